@@ -1,0 +1,1 @@
+"""Benchmarks: programs that report, side by side with a peer engine; nothing here is a test."""
