@@ -1,0 +1,174 @@
+"""Real engines for tests: a process with roots of its own, driven as a user would drive it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "tests/harness"
+
+
+class EngineProcess:
+    """One engine under `base` (data in base/lib, run files in base/run). `with` starts it and leaves nothing."""
+
+    def __init__(self, base: Path, *flags: str) -> None:
+        self.base = base
+        self.data = base / "lib"
+        self.run = base / "run"
+        self.socket = self.run / "hafen.sock"
+        self.log = base / "engine.log"
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "EngineProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.destroy()
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "DOCKER_HOST": self.address, "HAFEN_HOST": self.address, "DOCKER_CONFIG": str(self.base)}
+
+    def start(self) -> None:
+        self.base.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "hafen.daemon.main",
+            "--root",
+            str(self.data),
+            "--run",
+            str(self.run),
+            *self.flags,
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the engine did not start:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.01)  # until it listens; a stranger has no better sign
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+            probe.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return probe.recv(64).startswith(b"HTTP/1.1 200")
+
+    def stop(self) -> None:
+        """Orderly: SIGTERM; containers go on running."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+        self.process = None
+
+    def kill(self) -> None:
+        """As a crash: SIGKILL."""
+        if self.process:
+            self.process.kill()
+            self.process.wait(20)
+        self.process = None
+
+    def destroy(self) -> None:
+        """Removes every container, stops the engine and deletes its roots."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        names = self.docker("ps", "-aq").stdout.split()
+        if names:
+            self.docker("rm", "-f", "-v", *names)
+        self.stop()
+        shutil.rmtree(self.base)
+
+    def docker(
+        self, *arguments: str, stdin: str | bytes | None = None, check: bool = True, timeout: float = 60
+    ) -> "Output":
+        """The real docker command against this engine."""
+        return self._command(["docker", *arguments], stdin, check, timeout)
+
+    def hafen(
+        self, *arguments: str, stdin: str | bytes | None = None, check: bool = True, timeout: float = 60
+    ) -> "Output":
+        """Our own command against this engine."""
+        return self._command([sys.executable, "-m", "hafen.cli.main", *arguments], stdin, check, timeout)
+
+    def _command(self, command: list[str], stdin: str | bytes | None, check: bool, timeout: float) -> "Output":
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        source = {"input": given} if given is not None else {"stdin": subprocess.DEVNULL}
+        run = subprocess.run(  # type: ignore[call-overload]  # input and stdin exclude each other
+            command, capture_output=True, check=False, env=self.environment, timeout=timeout, **source
+        )
+        output = Output(run.returncode, run.stdout.decode(errors="replace"), run.stderr.decode(errors="replace"))
+        if check:
+            assert output.code == 0, f"{' '.join(command)} -> {output}\n{self.log.read_text()[-3000:]}"
+        return output
+
+    def load_busybox(self) -> None:
+        """Imports the small root of Debian's busybox-static as `busybox:latest`."""
+        self.docker("import", "-c", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar())
+
+
+class Output:
+    """What a command said: `code`, `stdout`, `stderr` (text)."""
+
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code = code
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\nstdout: {self.stdout}\nstderr: {self.stderr}"
+
+
+_BUSYBOX: list[bytes] = []
+
+
+def busybox_tar() -> bytes:
+    """A tar of a root file system made of Debian's static busybox (package busybox-static)."""
+    if not _BUSYBOX:
+        with tempfile.TemporaryDirectory(prefix="hafen-busybox-") as folder:
+            _BUSYBOX.append(_make_busybox(Path(folder)))
+    return _BUSYBOX[0]
+
+
+def _make_busybox(folder: Path) -> bytes:
+    for name in ("bin", "etc", "tmp", "root", "proc", "sys", "dev", "var", "home"):
+        (folder / name).mkdir()
+    shutil.copy("/bin/busybox", folder / "bin/busybox")
+    applets = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (folder / "bin" / applet).symlink_to("busybox")
+    (folder / "tmp").chmod(0o1777)
+    (folder / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+    )
+    (folder / "etc/group").write_text("root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n")
+    tar = [
+        "tar",
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "-C",
+        str(folder),
+        "-cf",
+        "-",
+        ".",
+    ]
+    return subprocess.run(tar, capture_output=True, check=True).stdout
