@@ -107,10 +107,9 @@ class EngineProcess:
         return self._command([sys.executable, "-m", "hafen.cli.main", *arguments], stdin, check, timeout)
 
     def _command(self, command: list[str], stdin: str | bytes | None, check: bool, timeout: float) -> "Output":
-        given = stdin.encode() if isinstance(stdin, str) else stdin
-        source = {"input": given} if given is not None else {"stdin": subprocess.DEVNULL}
-        run = subprocess.run(  # type: ignore[call-overload]  # input and stdin exclude each other
-            command, capture_output=True, check=False, env=self.environment, timeout=timeout, **source
+        given = stdin.encode() if isinstance(stdin, str) else stdin or b""
+        run = subprocess.run(
+            command, input=given, capture_output=True, check=False, env=self.environment, timeout=timeout
         )
         output = Output(run.returncode, run.stdout.decode(errors="replace"), run.stderr.decode(errors="replace"))
         if check:
