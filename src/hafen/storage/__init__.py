@@ -1,0 +1,1 @@
+"""Blobs, snapshots, layers, volumes and the database; synchronous."""
