@@ -1,0 +1,79 @@
+"""The real job: a PostgreSQL from Debian's packages in a container, its data in a directory of the host's."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.engine import EngineProcess, Output
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+INSTALL = """
+set -e
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+"""
+
+SERVE = """
+set -e
+data=/var/lib/postgresql/data
+bin=$(echo /usr/lib/postgresql/*/bin)
+if [ ! -s $data/PG_VERSION ]; then
+  install -d -o postgres -g postgres -m 700 $data
+  su postgres -c "$bin/initdb -D $data --auth-local=trust >/dev/null"
+  su postgres -c "$bin/pg_ctl -D $data -w -o '-c listen_addresses=' start >/dev/null"
+  su postgres -c "createdb $POSTGRES_DB"
+  su postgres -c "$bin/pg_ctl -D $data -w stop >/dev/null"
+fi
+exec su postgres -c "exec $bin/postgres -D $data"
+"""
+
+
+@pytest.fixture(scope="module")
+def demo(engine: EngineProcess) -> Iterator[EngineProcess]:
+    """An engine with `postgres-demo` in it: bootstrapped, installed into and committed."""
+    engine.hafen("image", "bootstrap", "debian:bookworm", timeout=400)
+    engine.docker("run", "--name", "install", "debian:bookworm", "sh", "-c", INSTALL, timeout=400)
+    engine.docker("commit", "install", "postgres-demo", timeout=120)
+    engine.docker("rm", "install")
+    yield engine
+    engine.docker("rmi", "postgres-demo", "debian:bookworm")
+
+
+def psql(engine: EngineProcess, statement: str) -> Output:
+    return engine.docker("exec", "-u", "postgres", "db", "psql", "-qAt", "-d", "demo", "-c", statement, check=False)
+
+
+def serve(engine: EngineProcess, data: Path) -> None:
+    engine.docker(
+        "run", "-d", "--name", "db", "-e", "POSTGRES_DB=demo", "-v", f"{data}:/var/lib/postgresql",
+        "postgres-demo", "sh", "-c", SERVE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while psql(engine, "select 1").stdout != "1\n":
+        assert time.monotonic() < deadline, engine.docker("logs", "db").stderr
+        time.sleep(0.2)  # PostgreSQL has no other sign for a client than to answer
+
+
+def test_a_database_keeps_its_rows(demo: EngineProcess) -> None:
+    with tempfile.TemporaryDirectory(prefix="hafen-mydb-") as folder:
+        data = Path(folder) / "mydb"
+        try:
+            serve(demo, data)
+            assert psql(demo, "create table ships (name text, length int)").code == 0
+            assert psql(demo, "insert into ships values ('Cap San Diego', 159), ('Rickmer Rickmers', 97)").code == 0
+            demo.docker("rm", "-f", "db")
+            assert (data / "data/PG_VERSION").exists()
+            serve(demo, data)
+            rows = psql(demo, "select name, length from ships order by length").stdout.splitlines()
+            assert rows == ["Rickmer Rickmers|97", "Cap San Diego|159"]
+            uid, gid = demo.docker("exec", "db", "stat", "-c", "%u %g", "/var/lib/postgresql/data").stdout.split()
+            owner = os.stat(data / "data")
+            assert (owner.st_uid, owner.st_gid) == (int(uid), int(gid))
+            assert int(uid) != 0
+        finally:
+            demo.docker("rm", "-f", "db", check=False)
