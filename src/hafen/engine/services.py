@@ -44,17 +44,6 @@ class ExecStartOptions:
     console_size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PathStat:
-    """A file inside a container, as `X-Docker-Container-Path-Stat` tells it. `mode` is Go's os.FileMode."""
-
-    name: str
-    size: int
-    mode: int
-    mtime: str
-    link_target: str
-
-
 class Session(Protocol):
     """An attached client. `tty` tells raw streams from multiplexed ones, for the answer's content type."""
 
@@ -150,9 +139,9 @@ class ExecService(Protocol):
 
 
 class CopyService(Protocol):
-    async def stat(self, ref: str, path: str) -> PathStat: ...
+    async def stat(self, ref: str, path: str) -> wire.PathStat: ...
 
-    async def get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    async def get(self, ref: str, path: str) -> tuple[wire.PathStat, AsyncIterator[bytes]]:
         """A tar archive of the path."""
 
     async def put(

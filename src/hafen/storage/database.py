@@ -73,7 +73,30 @@ CREATE TABLE leases (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1,)
+_ENGINE_1 = """
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_ns INTEGER NOT NULL,
+    record BLOB NOT NULL,                      -- what it is: engine.records.Record as JSON
+    status BLOB NOT NULL                       -- how it is: engine.records.Status as JSON
+);
+CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    record BLOB NOT NULL,                      -- engine.volumes.VolumeRecord as JSON
+    removing INTEGER NOT NULL DEFAULT 0        -- its files may be gone already
+);
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY,
+    event BLOB NOT NULL
+);
+CREATE TABLE settings (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1)
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]
@@ -172,7 +195,6 @@ class Database:
             return  # closed already
         self._connection.close()
 
-    @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open just now."""
         return self._connection.in_transaction
@@ -182,7 +204,7 @@ class Database:
         """Everything inside happens or nothing. Inside another transaction it is a part of that one, undone alone
         when it raises; whether the whole is synced was then decided by the outermost."""
         run = self._connection.execute
-        if self.in_transaction:
+        if self.in_transaction():
             run("SAVEPOINT part")
             try:
                 yield
@@ -200,7 +222,7 @@ class Database:
             yield
             run("COMMIT")
         except BaseException as error:
-            if self.in_transaction:
+            if self.in_transaction():
                 run("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
                 raise self._translate(error) from error
@@ -209,7 +231,7 @@ class Database:
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Run one statement. Outside of a transaction it is one of its own, not synced."""
         try:
-            if self._durable and not self.in_transaction:
+            if self._durable and not self.in_transaction():
                 self._connection.execute("PRAGMA synchronous = NORMAL")
                 self._durable = False
             return self._connection.execute(sql, parameters)

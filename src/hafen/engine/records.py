@@ -1,0 +1,233 @@
+"""Container records, their persistence, and the table of all containers in memory.
+
+A container is a frozen `Record` (what it is) and a frozen `Status` (how it is), each a JSON column of one row. The
+row is the truth; the object in memory adds what only a running engine has: a lock, the link to the shim, who waits.
+States change through `Containers.transit` alone, which asks `spec.lifecycle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hafen.errors import Conflict, NotFound
+from hafen.spec import lifecycle, names
+from hafen.spec.lifecycle import ALIVE, Action, State
+from hafen.spec.mounts import MountPoint
+from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.hostconfig import HostConfig
+from hafen.spec.wire.network import EndpointSettings, PortMap
+from hafen.storage.database import Database
+
+if TYPE_CHECKING:
+    from hafen.engine.shimlink import Shim
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a container is. `config` is already merged with the image's; `networks` are those it asks to join."""
+
+    id: str
+    name: str
+    created_ns: int
+    image: str
+    image_id: str
+    config: ContainerConfig
+    host_config: HostConfig
+    path: str
+    args: tuple[str, ...]
+    snapshotter: str
+    parent: str | None = None
+    networks: dict[str, EndpointSettings] = {}
+    mounts: tuple[MountPoint, ...] = ()
+    platform: str = "linux"
+
+
+class Status(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a container is. `networks` and `ports` are what it got when it was last started."""
+
+    state: State = State.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_ns: int = 0
+    finished_ns: int = 0
+    restart_count: int = 0
+    back_off: float = 0.0
+    stopped_by_user: bool = False
+    networks: dict[str, EndpointSettings] = {}
+    ports: PortMap = {}
+    sandbox: str = ""
+
+
+class Container:
+    """One container in memory."""
+
+    __slots__ = ("execs", "lock", "record", "restart", "sessions", "shim", "status", "waiters")
+
+    def __init__(self, record: Record, status: Status) -> None:
+        self.record = record
+        self.status = status
+        self.lock = asyncio.Lock()
+        self.shim: Shim | None = None
+        self.sessions: list[PendingSession] = []
+        self.waiters: list[Waiter] = []
+        self.execs: dict[str, object] = {}
+        self.restart: asyncio.TimerHandle | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def alive(self) -> bool:
+        return self.status.state in ALIVE
+
+    def running_shim(self) -> Shim:
+        """The link to its shim; Conflict where it does not run."""
+        if not self.alive or self.shim is None:
+            raise lifecycle.not_running(self.id)
+        return self.shim
+
+    def event_attributes(self, **more: str) -> dict[str, str]:
+        """What Docker tells of a container with each of its events."""
+        return {**self.record.config.labels, **more, "image": self.record.image, "name": self.name}
+
+
+class Waiter:
+    """Somebody who waits for a container; `condition` is not-running, next-exit or removed."""
+
+    __slots__ = ("condition", "future")
+
+    def __init__(self, condition: str, future: asyncio.Future[WaitResult]) -> None:
+        self.condition = condition
+        self.future = future
+
+
+class WaitResult(msgspec.Struct, frozen=True):
+    code: int
+    error: str = ""
+
+
+class PendingSession:
+    """A client that attached before the start. `ready` resolves when its socket is here (None: it went away)."""
+
+    __slots__ = ("ready",)
+
+    def __init__(self) -> None:
+        self.ready: asyncio.Future[object | None] = asyncio.get_running_loop().create_future()
+
+
+class Containers:
+    """All containers, by id and by name; loop thread only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_id: dict[str, Container] = {}
+        self._by_name: dict[str, str] = {}
+
+    def load(self) -> None:
+        """Read every row; called once, before anything else."""
+        rows = self._database.query("SELECT record, status FROM containers ORDER BY created_ns")
+        for record, status in rows:
+            assert isinstance(record, bytes)
+            assert isinstance(status, bytes)
+            self._add(
+                Container(msgspec.json.decode(record, type=Record), msgspec.json.decode(status, type=Status))
+            )
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(tuple(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, ref: str) -> Container:
+        """By id, name (with or without its slash) or unambiguous id prefix; NotFound otherwise."""
+        container = self.lookup(ref)
+        if container is None:
+            raise NotFound(f"No such container: {ref}")
+        return container
+
+    def lookup(self, ref: str) -> Container | None:
+        """As `find`, None where there is none. InvalidArgument for an ambiguous prefix."""
+        container = self._by_id.get(ref)
+        if container is not None:
+            return container
+        known = self._by_name.get(ref.removeprefix("/")) or names.find_by_prefix(ref, self._by_id)
+        return self._by_id[known] if known else None
+
+    def name_taken(self, name: str) -> bool:
+        return name in self._by_name
+
+    def check_name(self, name: str) -> None:
+        """Conflict with Docker's text where another container has the name."""
+        owner = self._by_name.get(name)
+        if owner is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def insert(self, record: Record) -> None:
+        """Write the row of a new container; part of the caller's transaction. `publish` makes it visible."""
+        self._database.execute(
+            "INSERT INTO containers (id, name, created_ns, record, status) VALUES (?, ?, ?, ?, ?)",
+            (record.id, record.name, record.created_ns, encode(record), encode(Status())),
+        )
+
+    def publish(self, record: Record) -> Container:
+        """Make a new container visible, after its row was committed."""
+        container = Container(record, Status())
+        self._add(container)
+        return container
+
+    def replace(self, container: Container, record: Record) -> None:
+        """Change what a container is (rename, update); durable."""
+        with self._database.transaction(durable=True):
+            self._database.execute(
+                "UPDATE containers SET name = ?, record = ? WHERE id = ?", (record.name, encode(record), record.id)
+            )
+        del self._by_name[container.name]
+        container.record = record
+        self._by_name[record.name] = record.id
+
+    def transit(self, container: Container, action: Action, **changes: object) -> None:
+        """Change a container's state as the table allows, with further fields of its status; on disk first."""
+        state = lifecycle.next_state(container.status.state, action, container.id, container.name)
+        self.amend(container, state=state, **changes)
+
+    def amend(self, container: Container, **changes: object) -> None:
+        """Change fields of the status, on disk first.
+
+        Not synced for an auto-removed container: after a power cut such a container is gone anyway (`recover`), so
+        there is nothing that a client was told to survive.
+        """
+        status = msgspec.structs.replace(container.status, **changes)
+        with self._database.transaction(durable=not container.record.host_config.auto_remove):
+            self._database.execute("UPDATE containers SET status = ? WHERE id = ?", (encode(status), container.id))
+        container.status = status
+
+    def delete(self, container: Container) -> None:
+        """Delete the row; part of the caller's transaction. `forget` makes it invisible."""
+        self._database.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+
+    def forget(self, container: Container) -> None:
+        self._by_id.pop(container.id, None)
+        if self._by_name.get(container.name) == container.id:
+            del self._by_name[container.name]
+
+    def _add(self, container: Container) -> None:
+        self._by_id[container.id] = container
+        self._by_name[container.name] = container.id
+
+
+def encode(value: Record | Status) -> bytes:
+    return msgspec.json.encode(value)
