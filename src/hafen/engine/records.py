@@ -139,9 +139,7 @@ class Containers:
         for record, status in rows:
             assert isinstance(record, bytes)
             assert isinstance(status, bytes)
-            self._add(
-                Container(msgspec.json.decode(record, type=Record), msgspec.json.decode(status, type=Status))
-            )
+            self._add(Container(msgspec.json.decode(record, type=Record), msgspec.json.decode(status, type=Status)))
 
     def __iter__(self) -> Iterator[Container]:
         return iter(tuple(self._by_id.values()))

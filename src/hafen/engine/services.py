@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hafen.engine.logs import Logs
     from hafen.engine.networks import Networks
     from hafen.spec.wire import container as wire
-    from hafen.spec.wire import event, exec, image, system, volume  # noqa: A004 - the API's own word
+    from hafen.spec.wire import event, exec, image, system, volume
 
 
 @dataclass(frozen=True, slots=True)

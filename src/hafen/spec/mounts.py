@@ -236,9 +236,7 @@ def _tmpfs_mount(mount: Mount, destination: str) -> MountPoint:
             words.append(f"mode={options.mode:o}")
         for option in options.options or ():
             words.append("=".join(option))
-    return MountPoint(
-        type="tmpfs", destination=destination, rw=not mount.read_only, tmpfs_options=tuple(words)
-    )
+    return MountPoint(type="tmpfs", destination=destination, rw=not mount.read_only, tmpfs_options=tuple(words))
 
 
 def parse_volumes_from(text: str) -> tuple[str, str]:
@@ -248,4 +246,3 @@ def parse_volumes_from(text: str) -> tuple[str, str]:
         raise InvalidArgument(f"malformed volumes-from specification: {text!r}")
     _parse_mode(mode)
     return container, mode or "rw"
-
