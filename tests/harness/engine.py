@@ -100,6 +100,10 @@ class EngineProcess:
         """The real docker command against this engine."""
         return self._command(["docker", *arguments], stdin, check, timeout)
 
+    def docker_beside(self, *arguments: str) -> "Beside":
+        """The real docker command, running beside the test."""
+        return Beside(["docker", *arguments], self.environment)
+
     def hafen(
         self, *arguments: str, stdin: str | bytes | None = None, check: bool = True, timeout: float = 60
     ) -> "Output":
@@ -131,6 +135,34 @@ class Output:
 
     def __repr__(self) -> str:
         return f"exit {self.code}\nstdout: {self.stdout}\nstderr: {self.stderr}"
+
+
+class Beside:
+    """A command that runs beside the test; its standard output is read as it comes."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        self.stdout = self.process.stdout
+
+    def line(self) -> str:
+        return self.stdout.readline()
+
+    def rest(self) -> str:
+        return self.stdout.read()
+
+    def wait(self, seconds: float = 15) -> int:
+        return self.process.wait(seconds)
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.stdout.close()
 
 
 _BUSYBOX: list[bytes] = []
