@@ -122,8 +122,8 @@ class Tree(Protocol):
     def changes(self) -> Iterator[Change]:
         """What differs from the parent, sorted by path."""
 
-    def layer(self) -> tuple[str, bool]:
-        """A layer directory of just this snapshot's changes, and whether it is temporary (then the caller deletes)."""
+    def open_changed(self) -> int:
+        """A directory descriptor below which every added or modified path is found; the caller closes it."""
 
     def open_root(self, *, readonly: bool = True) -> int:
         """A directory descriptor of the merged tree, mounted nowhere; the caller closes it."""
