@@ -1,0 +1,225 @@
+"""Bridge networks: link, addresses, masquerade, isolation, published ports."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_interface, ip_network
+
+from hafen.errors import System
+from hafen.kernel import rtnetlink
+from hafen.kernel.nftables import Nftables
+from hafen.kernel.rtnetlink import Rtnetlink
+from hafen.network import firewall, sandbox
+from hafen.network.driver import Endpoint, Netns, Network, PublishedPort, Wish
+from hafen.network.firewall import Firewall
+from hafen.network.ipam import IpNetwork, mac_of
+from hafen.network.publish import HeldPorts
+from hafen.network.ruleset import Published
+
+DEFAULT_MTU = 1500
+
+
+class BridgeDriver:
+    """Containers on a Linux bridge of the host. `warn` takes what the user should know, in words."""
+
+    name = "bridge"
+
+    def __init__(self, *, table: str = "hafen", warn: Callable[[str], None] = lambda text: None) -> None:
+        self._route = Rtnetlink()
+        self._firewall = Firewall(Nftables(), table)
+        self._ports = HeldPorts()
+        self._warn = warn
+        self._bridges: dict[str, int] = {}  # network id -> index of its link
+        self._mtu: dict[str, int] = {}
+
+    def close(self) -> None:
+        self._ports.close()
+        self._route.close()
+
+    def host_routes(self) -> list[IpNetwork]:
+        """What the host reaches other than by its default route: addresses that no new network may take."""
+        found = [ip_network(f"{r.destination}/{r.prefix}") for r in self._route.routes() if r.destination]
+        found += [ip_interface(f"{a.ip}/{a.prefix}").network for a in self._route.addresses()]
+        return found
+
+    def create(self, network: Network) -> None:
+        if network.id in self._bridges:
+            return
+        with _in_words(f"network {network.name}"), ExitStack() as undo:
+            # First the table: a bridge that it does not name would not be recognised as ours after a crash.
+            self._firewall.add_network(network)
+            undo.callback(self._firewall.remove_network, network)
+            self._bridges[network.id] = self._make_bridge(network)
+            undo.pop_all()
+        for version in {ip_network(subnet.network).version for subnet in network.subnets}:
+            told = firewall.enable_forwarding(version)
+            if told:
+                self._warn(told)
+
+    def delete(self, network: Network) -> None:
+        with _in_words(f"network {network.name}"):
+            self._delete_link(network.link)
+            self._firewall.remove_network(network)
+        self._bridges.pop(network.id, None)
+
+    def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
+        if netns is None:
+            raise System(f"network {network.name}: the container has no network namespace of its own")
+        self.create(network)  # also where it is missing because it could not be made when the engine started
+        link = link_name(wish.id)
+        gateways = tuple(subnet.gateway for subnet in network.subnets)
+        where = f"failed to set up container networking: network {network.name}"
+        with _in_words(where), ExitStack() as undo:
+            sandbox.plug(
+                self._route, netns, wish, link,
+                master=self._bridges[network.id], mtu=self._mtu[network.id],
+                gateways=() if network.internal else gateways,
+            )  # fmt: skip
+            undo.callback(self._delete_link, link)
+            ports = self._publish(network, wish)
+            undo.pop_all()
+        gateway, gateway6 = _by_version(gateways)
+        return Endpoint(
+            wish.id, wish.container_id, wish.container_name, wish.interface, link,
+            wish.ip, wish.prefix, "" if network.internal else gateway,
+            wish.ip6, wish.prefix6, "" if network.internal else gateway6,
+            wish.mac, ports,
+        )  # fmt: skip
+
+    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
+        with _in_words(f"network {network.name}"):
+            self._firewall.withdraw(_published(endpoint))
+            self._ports.release(endpoint.ports)
+            if unplug:
+                self._delete_link(endpoint.link)
+
+    def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
+        wanted, living = list(networks), [endpoint for _, endpoint in endpoints]
+        warnings: list[str] = []
+        with _in_words("networks"):
+            self._remove_strays(wanted, {endpoint.link for endpoint in living})
+            self._firewall.rebuild(wanted, [port for endpoint in living for port in _published(endpoint)])
+            for network in wanted:
+                self._bridges[network.id] = self._make_bridge(network)
+        for endpoint in living:
+            warnings += self._ports.restore(endpoint.ports, endpoint.container_name)
+        if wanted:
+            warnings += filter(None, (firewall.enable_forwarding(),))
+            warnings += self._firewall.blockers()
+        return warnings
+
+    def _remove_strays(self, networks: list[Network], links: set[str]) -> None:
+        """Bridges that our table names and no network has; and their ports, and ours, that no endpoint has."""
+        ours = self._firewall.known_bridges()
+        wanted = {network.link for network in networks}
+        found = {link.name: link for link in self._route.links()}
+        bridges = {found[name].ifindex for name in ours | wanted if name in found}
+        for link in found.values():
+            if link.kind == "veth" and link.master in bridges and link.name not in links and _is_ours(link.name):
+                self._delete_link(link.name)
+        for name in ours - wanted:
+            if name in found:
+                self._delete_link(name)
+
+    def _make_bridge(self, network: Network) -> int:
+        """The index of the network's bridge: made where it is missing, adopted with whatever it lacks where not."""
+        self._mtu[network.id] = network.mtu or self._uplink_mtu()
+        found = self._route.link(network.link)
+        if found is not None and found.kind != "bridge":
+            raise System(f"link {network.link} exists and is no bridge")
+        if found is None:
+            mac = (
+                mac_of(network.subnets[0].gateway)
+                if network.subnets and network.subnets[0].gateway
+                else "02:42:0:0:0:1"
+            )
+            self._route.execute(rtnetlink.new_bridge(network.link, mac, self._mtu[network.id]))
+            found = self._route.link(network.link)
+            if found is None:
+                raise System(f"link {network.link} vanished")
+        try:
+            self._configure_bridge(network, found)
+        except BaseException:
+            self._delete_link(network.link)
+            raise
+        return found.ifindex
+
+    def _configure_bridge(self, network: Network, bridge: rtnetlink.Link) -> None:
+        present = {(a.ip, a.prefix) for a in self._route.addresses() if a.ifindex == bridge.ifindex}
+        requests = []
+        if not bridge.is_up:
+            if not any(":" in subnet.gateway for subnet in network.subnets):
+                requests.append(rtnetlink.no_link_local(bridge.ifindex))
+            requests.append(rtnetlink.set_link(bridge.ifindex, up=True))
+        for subnet in network.subnets:
+            prefix = ip_network(subnet.network).prefixlen
+            if subnet.gateway and (subnet.gateway, prefix) not in present:
+                requests.append(rtnetlink.new_address(bridge.ifindex, subnet.gateway, prefix))
+        self._route.execute(*requests)
+        # Published ports answer on the host's 127.0.0.1 too; the ruleset's `raw` chain closes what this opens.
+        with open(f"/proc/sys/net/ipv4/conf/{network.link}/route_localnet", "wb", buffering=0) as file:
+            file.write(b"1")
+
+    def _uplink_mtu(self) -> int:
+        """The MTU of the link with the default route: a larger one would leave it to path MTU discovery."""
+        outputs = {route.output for route in self._route.routes() if not route.destination and route.table == 254}
+        return min((link.mtu for link in self._route.links() if link.ifindex in outputs), default=DEFAULT_MTU)
+
+    def _publish(self, network: Network, wish: Wish) -> tuple[PublishedPort, ...]:
+        if not wish.ports or network.internal:
+            return ()
+        try:
+            ports = self._ports.hold(wish.ports, wish.container_name, network.host_ip)
+            try:
+                self._firewall.publish([(port, wish.ip) for port in ports])
+            except BaseException:
+                self._ports.release(ports)
+                raise
+        except System as error:
+            endpoint = f"endpoint {wish.container_name} ({wish.id})"
+            raise System(f"driver failed programming external connectivity on {endpoint}: {error}") from error
+        return ports
+
+    def _delete_link(self, name: str) -> None:
+        """Also where it has gone already."""
+        try:
+            self._route.execute(rtnetlink.delete_link(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def link_name(endpoint_id: str) -> str:
+    """The host's end of an endpoint's veth pair: 13 of the 15 characters that a link's name may have."""
+    return f"hf{endpoint_id[:11]}"
+
+
+def bridge_name(network_id: str) -> str:
+    """The bridge of a user's network."""
+    return f"hf-{network_id[:12]}"
+
+
+def _is_ours(name: str) -> bool:
+    return len(name) == 13 and name.startswith("hf") and all(c in "0123456789abcdef" for c in name[2:])
+
+
+def _published(endpoint: Endpoint) -> list[Published]:
+    return [(port, endpoint.ip) for port in endpoint.ports]
+
+
+def _by_version(addresses: Iterable[str]) -> tuple[str, str]:
+    found = [*addresses, ""]
+    first4 = next((a for a in found if ":" not in a), "")
+    first6 = next((a for a in found if ":" in a), "")
+    return first4, first6
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    """The kernel's refusals as `System`."""
+    try:
+        yield
+    except OSError as error:
+        raise System(f"{what}: {error.strerror or error}") from error

@@ -1,0 +1,122 @@
+"""`NetworkDriver` protocol: what every kind of network can do, and the values that travel through it.
+
+Life of a network, as the engine drives it. Every call is synchronous, quick, and idempotent where it undoes:
+
+    driver.create(network)                        the network can take containers; again after a restart: adopts
+        driver.attach(network, wish, netns)       a container's interface works inside `netns`; returns the Endpoint
+        driver.detach(network, endpoint)          ports are free again; the interface goes with its namespace
+    driver.delete(network)                        nothing of it is left in the kernel
+
+`attach` either succeeds or leaves nothing. After a crash of the engine, `restore` tells the driver what is true: it
+takes over the endpoints that live, and removes from the kernel what belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from hafen.spec.ports import Port, PortMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """`network` as "172.17.0.0/16", and the address in it that the host has ("" for none)."""
+
+    network: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network as its driver knows it. `link` is the name of its interface on the host, where it has one."""
+
+    id: str
+    name: str
+    link: str = ""
+    subnets: tuple[Subnet, ...] = ()
+    internal: bool = False
+    icc: bool = True  # containers reach one another
+    masquerade: bool = True
+    host_ip: str = ""  # where ports are published that name no address; "" is everywhere
+    mtu: int = 0  # 0: as the host's way out
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An endpoint to be made: `interface` inside, with this address ("172.17.0.2", 16) and hardware address."""
+
+    id: str
+    container_id: str
+    container_name: str
+    interface: str
+    ip: str = ""
+    prefix: int = 0
+    ip6: str = ""
+    prefix6: int = 0
+    mac: str = ""
+    default_route: bool = True
+    ports: tuple[PortMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A container port that is reachable at `host_ip`:`host_port`."""
+
+    container: Port
+    host_ip: str
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's place in a network, as made. Empty fields: the driver gives none (host, none)."""
+
+    id: str
+    container_id: str
+    container_name: str
+    interface: str = ""
+    link: str = ""  # the host's end
+    ip: str = ""
+    prefix: int = 0
+    gateway: str = ""
+    ip6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    mac: str = ""
+    ports: tuple[PublishedPort, ...] = ()
+
+
+class Netns(Protocol):
+    """A network namespace: its descriptor, and a NETLINK_ROUTE socket opened inside it. Both stay the caller's."""
+
+    @property
+    def fd(self) -> int: ...
+
+    @property
+    def rtnetlink(self) -> socket.socket: ...
+
+
+class NetworkDriver(Protocol):
+    """One kind of network. OSError from the kernel arrives as `System`, in words."""
+
+    @property
+    def name(self) -> str:
+        """As the API calls it: "bridge", "host", "null"."""
+
+    def create(self, network: Network) -> None: ...
+
+    def delete(self, network: Network) -> None: ...
+
+    def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint: ...
+
+    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
+        """`unplug` where the namespace lives on: the interface is then removed here and now."""
+
+    def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
+        """Make the kernel agree with what lives; returns warnings, in words."""
+
+    def close(self) -> None:
+        """Forget descriptors; what runs goes on running."""

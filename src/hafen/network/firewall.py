@@ -1,0 +1,144 @@
+"""Our nftables table, kept equal to what lives; forwarding; and what of the host stands in the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+
+from hafen.errors import System
+from hafen.kernel.nftables import Nftables
+from hafen.network import ruleset
+from hafen.network.driver import Network
+from hafen.network.ruleset import Published
+
+_FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
+
+
+class Firewall:
+    """One table. It remembers what belongs into it: where somebody flushes the ruleset, the next change rebuilds it."""
+
+    def __init__(self, nftables: Nftables, table: str = "hafen") -> None:
+        self._nftables = nftables
+        self._table = table
+        self._networks: dict[str, Network] = {}
+        self._published: dict[Published, None] = {}
+        self._built = False
+
+    def known_bridges(self) -> set[str]:
+        """Names of the bridges that the table in the kernel names: ours, whoever made them, even before a crash."""
+        try:
+            listed = json.loads(self._nftables.run(ruleset.list_bridges(self._table), json=True))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOSYS):
+                return set()
+            raise _failed(error) from error
+        sets = [item["set"] for item in listed["nftables"] if "set" in item]
+        return {str(element) for found in sets for element in found.get("elem", ())}
+
+    def add_network(self, network: Network) -> None:
+        self._networks[network.id] = network
+        try:
+            self._change(ruleset.add_network(self._table, network))
+        except BaseException:
+            del self._networks[network.id]
+            raise
+
+    def remove_network(self, network: Network) -> None:
+        if self._networks.pop(network.id, None) is None:
+            return
+        if self._networks:
+            self._change(ruleset.remove_network(self._table, network))
+        else:
+            self.remove()
+
+    def publish(self, ports: Iterable[Published]) -> None:
+        new = list(ports)
+        self._published.update(dict.fromkeys(new))
+        try:
+            self._change(ruleset.publish(self._table, new))
+        except BaseException:
+            for port in new:
+                del self._published[port]
+            raise
+
+    def withdraw(self, ports: Iterable[Published]) -> None:
+        gone = [port for port in ports if port in self._published]
+        for port in gone:
+            del self._published[port]
+        if gone:
+            self._change(ruleset.withdraw(self._table, gone))
+
+    def rebuild(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
+        """Put the whole table in place, in one transaction: connections that are under way notice nothing."""
+        self._networks = {network.id: network for network in networks}
+        self._published = dict.fromkeys(published)
+        if self._networks:
+            self._build()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Take the table away, as if we had never been."""
+        self._built = False
+        try:
+            self._nftables.run(ruleset.remove(self._table))
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # then there is none
+                raise _failed(error) from error
+
+    def _build(self) -> None:
+        try:
+            self._nftables.run(ruleset.build(self._table, self._networks.values(), self._published))
+        except OSError as error:
+            raise _failed(error) from error
+        self._built = True
+
+    def _change(self, commands: str) -> None:
+        """Perform a change that is already part of what we remember."""
+        if not self._built:
+            self._build()
+            return
+        try:
+            self._nftables.run(commands)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST):
+                raise _failed(error) from error
+            self._build()  # somebody flushed the ruleset (a firewall's restart): put back all that lives
+
+    def blockers(self) -> list[str]:
+        """What on the host would drop forwarded packets whatever we accept, in words for the user."""
+        try:
+            listed = json.loads(self._nftables.run("list chains", json=True))
+        except (OSError, ValueError):
+            return []
+        chains = [item["chain"] for item in listed["nftables"] if "chain" in item]
+        return [
+            f"the host's firewall drops forwarded packets by default (chain {chain['name']} of table "
+            f"{chain['family']} {chain['table']}): containers are cut off unless it accepts traffic from and to "
+            f"Hafen's bridges"
+            for chain in chains
+            if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != self._table
+        ]
+
+
+def enable_forwarding(version: int = 4) -> str:
+    """Switch the kernel's forwarding on. Returns what to tell the user, "" where it was on already."""
+    path = _FORWARDING[version]
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if file.read().strip() != b"0":
+                return ""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"1")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return f"IPv{version} forwarding is off and cannot be switched on ({error}): containers are cut off"
+    return f"IPv{version} forwarding was off; it is now on ({path})"
+
+
+def _failed(error: OSError) -> System:
+    return System(str(error.strerror or error))

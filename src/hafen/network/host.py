@@ -1,0 +1,31 @@
+"""Host network mode: the container lives in the host's own network namespace, and there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hafen.network.driver import Endpoint, Netns, Network, Wish
+
+
+class HostDriver:
+    """Makes no interface."""
+
+    name = "host"
+
+    def create(self, network: Network) -> None:
+        pass
+
+    def delete(self, network: Network) -> None:
+        pass
+
+    def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
+        return Endpoint(wish.id, wish.container_id, wish.container_name)
+
+    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
+        pass
+
+    def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass

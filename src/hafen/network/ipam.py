@@ -1,0 +1,119 @@
+"""Address pools and allocation; pure.
+
+The default pools are Docker's: fifteen /16 networks from 172.17.0.0, then sixteen /20 of 192.168.0.0/16. An address
+that was given back is handed out again only after all the others: neighbours may still remember who had it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from hafen.errors import Forbidden, InvalidArgument, System
+
+IpNetwork = IPv4Network | IPv6Network
+IpAddress = IPv4Address | IPv6Address
+
+DEFAULT_POOLS: tuple[IPv4Network, ...] = (
+    *(IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
+)
+
+
+def overlaps(one: IpNetwork, other: IpNetwork) -> bool:
+    """Unlike ipaddress's own, also for networks of two families: those never do."""
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.overlaps(other)
+    return isinstance(other, IPv6Network) and one.overlaps(other)
+
+
+def choose_pool(taken: Iterable[IpNetwork], pools: Iterable[IpNetwork] = DEFAULT_POOLS) -> IpNetwork:
+    """The first pool that overlaps nothing of `taken`: other networks' subnets and the host's routes."""
+    used = list(taken)
+    for pool in pools:
+        if not any(overlaps(pool, other) for other in used):
+            return pool
+    raise System("all predefined address pools have been fully subnetted")
+
+
+def parse_network(text: str) -> IpNetwork:
+    """A subnet as users write it; host bits are refused, as Docker does."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidArgument(f"invalid subnet {text}: invalid CIDR block notation") from None
+    raise InvalidArgument(f"invalid subnet {text}: it should be {network}")
+
+
+def parse_address(text: str) -> IpAddress:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
+
+
+def mac_of(address: str) -> str:
+    """The hardware address that goes with an IPv4 address: Docker's 02:42 and its four bytes."""
+    return "02:42:" + IPv4Address(address).packed.hex(":")
+
+
+class Pool:
+    """The addresses of one subnet: which are taken, and which comes next."""
+
+    def __init__(
+        self, subnet: IpNetwork, ip_range: IpNetwork | None = None, reserved: Iterable[IpAddress] = ()
+    ) -> None:
+        self.subnet = subnet
+        self._base = int(subnet.network_address)
+        area = ip_range or subnet
+        self._first = int(area.network_address) - self._base
+        self._last = int(area.broadcast_address) - self._base
+        self._taken = {int(address) - self._base for address in reserved}
+        if subnet.num_addresses > 2:  # RFC 3021: a /31 has neither
+            self._taken.add(0)
+            if isinstance(subnet, IPv4Network):
+                self._taken.add(subnet.num_addresses - 1)
+        self._next = self._first
+
+    @property
+    def taken(self) -> int:
+        """How many addresses are not to be had, network and broadcast address included."""
+        return len(self._taken)
+
+    @property
+    def free(self) -> int:
+        """How many can still be handed out."""
+        return sum(1 for _ in self._candidates()) if self._last - self._first < 1 << 16 else 1 << 16
+
+    def allocate(self) -> IpAddress:
+        """The next free address of the range; System where there is none."""
+        for offset in self._candidates():
+            self._taken.add(offset)
+            self._next = offset + 1
+            return self._address(offset)
+        raise System(f"no available IPv{self.subnet.version} addresses on this network's address pools: {self.subnet}")
+
+    def claim(self, address: IpAddress) -> None:
+        """Take this very address; Forbidden where somebody has it, InvalidArgument where it is not in the subnet."""
+        if address not in self.subnet:
+            raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {address}")
+        offset = int(address) - self._base
+        if offset in self._taken:
+            raise Forbidden("Address already in use")
+        self._taken.add(offset)
+
+    def release(self, address: IpAddress) -> None:
+        self._taken.discard(int(address) - self._base)
+
+    def _candidates(self) -> Iterator[int]:
+        start = self._next if self._first <= self._next <= self._last else self._first
+        for area in (range(start, self._last + 1), range(self._first, start)):
+            yield from (offset for offset in area if offset not in self._taken)
+
+    def _address(self, offset: int) -> IpAddress:
+        kind = IPv4Address if self.subnet.version == 4 else IPv6Address
+        return kind(self._base + offset)

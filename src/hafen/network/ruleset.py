@@ -1,0 +1,154 @@
+"""The text of our one nftables table; pure.
+
+Nothing in it is per container but map elements, so its cost does not grow. We never touch another table: a packet that
+another table drops stays dropped, and an `accept` of ours ends only our own chain (nft(8), "verdicts").
+
+    raw           what a container sends to 127.0.0.0/8 is dropped: `route_localnet` lets published ports answer on the
+                  host's loopback, and would let containers reach the host's own loopback services (CVE-2020-8558)
+    publish       published ports, for packets to any address of the host's own: from outside, from containers, from
+                  the host itself. First those published on one address, then those published on all
+    postrouting   containers leave with the host's address; so do packets that come back into the network they came
+                  from through a published port, or that the host sends from its loopback: the answer must come back
+                  through here to be translated
+    forward       to our networks only what belongs to a known connection or a published port: no other network of
+                  ours, and no neighbour that routes to a container's address past the published ports, gets through
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from hafen.network.driver import Network, PublishedPort
+
+VERSION = 1
+
+Published = tuple[PublishedPort, str]
+"""A port, and the container's address behind it."""
+
+
+def _definition(table: str) -> str:
+    return f"""\
+table inet {table} {{
+  comment "hafen {VERSION}"
+  set bridges {{ type ifname; }}
+  set internal {{ type ifname; }}
+  set same {{ type ifname . ifname; }}
+  map published {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+  map published_everywhere {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+  map published6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+  map published6_everywhere {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+  map leaving {{ type ipv4_addr : verdict; flags interval; }}
+  map leaving6 {{ type ipv6_addr : verdict; flags interval; }}
+  chain raw {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+  }}
+  chain publish {{
+    dnat ip to ip daddr . meta l4proto . th dport map @published
+    dnat ip to meta l4proto . th dport map @published_everywhere
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
+    dnat ip6 to meta l4proto . th dport map @published6_everywhere
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    fib daddr type local jump publish
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local jump publish
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname @bridges ip saddr 127.0.0.0/8 masquerade
+    ip saddr vmap @leaving
+    ip6 saddr vmap @leaving6
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname . oifname @same accept
+    iifname @internal drop
+    oifname @internal drop
+    ct state established,related accept
+    ct status dnat accept
+    oifname @bridges drop
+  }}
+}}
+"""
+
+
+def build(table: str, networks: Iterable[Network], published: Iterable[Published]) -> str:
+    """Commands that put the whole table in place of whatever it was, in one transaction."""
+    parts = [f"add table inet {table}\ndelete table inet {table}\n", _definition(table)]
+    parts.extend(add_network(table, network) for network in networks)
+    parts.append(publish(table, published))
+    return "".join(parts)
+
+
+def remove(table: str) -> str:
+    """Also where it does not exist."""
+    return f"add table inet {table}\ndelete table inet {table}\n"
+
+
+def list_bridges(table: str) -> str:
+    return f"list set inet {table} bridges\n"
+
+
+def add_network(table: str, network: Network) -> str:
+    link = network.link
+    commands = [f'add element inet {table} bridges {{ "{link}" }}\n']
+    if network.icc:
+        commands.append(f'add element inet {table} same {{ "{link}" . "{link}" }}\n')
+    if network.internal:
+        commands.append(f'add element inet {table} internal {{ "{link}" }}\n')
+    if network.masquerade and not network.internal:
+        chain = _chain(link)
+        commands.append(f"add chain inet {table} {chain}\n")
+        commands.append(f'add rule inet {table} {chain} oifname != "{link}" masquerade\n')
+        commands.append(f"add rule inet {table} {chain} ct status dnat masquerade\n")
+        commands.extend(
+            f"add element inet {table} {_leaving(s.network)} {{ {s.network} : goto {chain} }}\n"
+            for s in network.subnets
+        )
+    return "".join(commands)
+
+
+def remove_network(table: str, network: Network) -> str:
+    link = network.link
+    commands = [f'delete element inet {table} bridges {{ "{link}" }}\n']
+    if network.icc:
+        commands.append(f'delete element inet {table} same {{ "{link}" . "{link}" }}\n')
+    if network.internal:
+        commands.append(f'delete element inet {table} internal {{ "{link}" }}\n')
+    if network.masquerade and not network.internal:
+        commands.extend(
+            f"delete element inet {table} {_leaving(s.network)} {{ {s.network} }}\n" for s in network.subnets
+        )
+        commands.append(f"delete chain inet {table} {_chain(link)}\n")
+    return "".join(commands)
+
+
+def publish(table: str, published: Iterable[Published]) -> str:
+    return "".join(f"add element inet {table} {_element(port, target)}\n" for port, target in published)
+
+
+def withdraw(table: str, published: Iterable[Published]) -> str:
+    return "".join(f"delete element inet {table} {_element(port, target)}\n" for port, target in published)
+
+
+def _chain(link: str) -> str:
+    return f"from-{link}"
+
+
+def _leaving(subnet: str) -> str:
+    return "leaving" if ip_network(subnet).version == 4 else "leaving6"
+
+
+def _element(port: PublishedPort, target: str) -> str:
+    """`map { key : value }` of one published port."""
+    version = "" if ip_address(target).version == 4 else "6"
+    key = f"{port.container.protocol} . {port.host_port}"
+    value = f"{target} . {port.container.number}"
+    if ip_address(port.host_ip).is_unspecified:
+        return f"published{version}_everywhere {{ {key} : {value} }}"
+    return f"published{version} {{ {port.host_ip} . {key} : {value} }}"
