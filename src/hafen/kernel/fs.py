@@ -9,7 +9,8 @@ import fcntl
 import os
 import posixpath
 import stat
-from ctypes import c_char_p, c_int, c_size_t, c_uint64, c_void_p
+import sys
+from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from hafen.kernel import consts
 from hafen.kernel.libc import oserror, system_call
@@ -23,6 +24,8 @@ class _OpenHow(ctypes.Structure):
 
 _openat2 = system_call("openat2", c_int, c_char_p, c_void_p, c_size_t)
 _fstatfs = system_call("fstatfs", c_int, c_void_p)
+_syncfs = system_call("syncfs", c_int)
+_statx = system_call("statx", c_int, c_char_p, c_int, c_uint, c_void_p)
 _RETRIES = 64  # openat2(2): EAGAIN when a rename or mount raced with ".." below a scoped root
 _SYMLINKS = 40  # path_resolution(7)
 
@@ -125,6 +128,21 @@ def filesystem_type(fd: int) -> int:
     if _fstatfs(fd, ctypes.addressof(buffer)) < 0:
         raise oserror("fstatfs")
     return int(buffer[0])
+
+
+def mount_id(dirfd: int, path: str = "") -> int:
+    """The id of the mount that `path` (empty: `dirfd` itself) is on, as in the first field of mountinfo."""
+    buffer = ctypes.create_string_buffer(256)  # struct statx; stx_mnt_id is at 144
+    flags = 0 if path else consts.AT_EMPTY_PATH
+    if _statx(dirfd, os.fsencode(path), flags, consts.STATX_MNT_ID, ctypes.addressof(buffer)) < 0:
+        raise oserror("statx", path)
+    return int.from_bytes(buffer[144:152], sys.byteorder)
+
+
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system that `fd` is on, and report what failed since the last time."""
+    if _syncfs(fd) < 0:
+        raise oserror("syncfs")
 
 
 def is_procfs_root(fd: int) -> bool:

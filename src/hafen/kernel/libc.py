@@ -27,6 +27,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "fstatfs": (138, 44),
+    "syncfs": (306, 267),
     "getdents64": (217, 61),
     "ioprio_set": (251, 30),
     "keyctl": (250, 219),

@@ -14,7 +14,7 @@ append. `PRAGMA user_version` holds how many have been applied.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from hafen.errors import Conflict, Corrupt, OutOfSpace, System
@@ -65,12 +65,6 @@ CREATE TABLE repository_digests (
     PRIMARY KEY (repository, digest)
 );
 CREATE INDEX repository_digests_image ON repository_digests (image);
-CREATE TABLE leases (
-    lease TEXT NOT NULL,                       -- an operation in progress; all of them end with the process
-    kind TEXT NOT NULL,                        -- blob | snapshot | image
-    key TEXT NOT NULL,
-    PRIMARY KEY (lease, kind, key)
-);
 """
 
 _ENGINE_1 = """
@@ -96,7 +90,15 @@ CREATE TABLE settings (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1)
+_NETWORK_1 = """
+CREATE TABLE networks (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    record BLOB NOT NULL                       -- engine.netrecords.NetworkRecord as JSON
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1)
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]
@@ -126,6 +128,7 @@ class Database:
         self.path = os.fspath(path)
         # 0600 from the start: container records hold environment variables, and those hold passwords.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self._undo: list[Callable[[], None]] = []
         self._connection = sqlite3.connect(self.path, timeout=2, isolation_level=None, cached_statements=512)
         try:
             self._open(migrations)
@@ -199,34 +202,40 @@ class Database:
         """Whether a transaction is open just now."""
         return self._connection.in_transaction
 
+    def if_undone(self, action: Callable[[], None]) -> None:
+        """Call `action` when the transaction that is open now (or the part of it) is undone: for what mirrors rows in
+        memory. Outside of a transaction nothing can be undone any more."""
+        if self.in_transaction():
+            self._undo.append(action)
+
     @contextmanager
     def transaction(self, durable: bool = True) -> Iterator[None]:
         """Everything inside happens or nothing. Inside another transaction it is a part of that one, undone alone
         when it raises; whether the whole is synced was then decided by the outermost."""
         run = self._connection.execute
         if self.in_transaction():
-            run("SAVEPOINT part")
-            try:
-                yield
-            except BaseException:
-                run("ROLLBACK TO part")
-                run("RELEASE part")
-                raise
-            run("RELEASE part")
-            return
-        if durable != self._durable:
-            run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
-        run("BEGIN IMMEDIATE")
+            begin, commit, undo = "SAVEPOINT part", "RELEASE part", ["ROLLBACK TO part", "RELEASE part"]
+        else:
+            if durable != self._durable:
+                run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            begin, commit, undo = "BEGIN IMMEDIATE", "COMMIT", ["ROLLBACK"]
+        actions = len(self._undo)
         try:
+            run(begin)
             yield
-            run("COMMIT")
+            run(commit)
         except BaseException as error:
-            if self.in_transaction():
-                run("ROLLBACK")
+            if self.in_transaction():  # SQLite itself rolls back after some errors, a full disk for one
+                for statement in undo:
+                    run(statement)
+            while len(self._undo) > actions:
+                self._undo.pop()()
             if isinstance(error, sqlite3.OperationalError):
                 raise self._translate(error) from error
             raise
+        if not self.in_transaction():
+            self._undo.clear()
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Run one statement. Outside of a transaction it is one of its own, not synced."""

@@ -1,0 +1,84 @@
+"""Layers: apply a layer tar to a directory, diff a snapshot to a layer tar, list what changed.
+
+OCI image-spec, layer.md. A diff is reproducible: sorted, whole seconds, numeric owners, so the same change gives the
+same digest wherever it is made.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hafen.errors import Corrupt
+from hafen.spec import digest as digests
+from hafen.spec.digest import Digest
+from hafen.storage import archive, pack
+from hafen.storage.archive import DEFAULT_LIMITS, Limits, Reader, Source
+from hafen.storage.content import hashed
+from hafen.storage.extract import WHITEOUT_PREFIX, Extractor, Policy
+from hafen.storage.recipe import Recorder
+from hafen.storage.snapshot import ChangeKind, Tree
+from hafen.storage.tarformat import FILE, Entry
+
+_LAYER = Policy(owners=True, whiteouts=True, devices=True)
+_ROOT_TAR = Policy(owners=True, whiteouts=False, devices=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A layer that was unpacked: digest of the uncompressed tar, bytes of its files, members, directories it needed
+    but did not describe, and the recipe that gives the tar back."""
+
+    diff_id: Digest
+    size: int
+    entries: int
+    implicit: tuple[str, ...]
+    recipe: bytes
+
+
+def apply(
+    chunks: Iterable[bytes],
+    directory: str,
+    *,
+    expected: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    whiteouts: bool = True,
+) -> Applied:
+    """Unpack an uncompressed layer into an empty layer directory (`<n>/fs`; `<n>/kept` may appear beside it).
+
+    `expected` is the diff id it must have. Without one an archive that lacks its end mark counts as truncated.
+    `whiteouts` False: a root file system (`import`), where `.wh.` names mean nothing. Errors: Corrupt, OutOfSpace,
+    System; the caller throws the directory away.
+    """
+    hasher = digests.new()
+    recorder = Recorder()
+    source = Source(hashed(chunks, hasher), limits.bytes)
+    reader = Reader(source, limits=limits, literal=recorder.literal, require_end=expected is None)
+    policy = _LAYER if whiteouts else _ROOT_TAR
+    kept = f"{os.path.dirname(directory)}/kept"
+    with Extractor(directory, policy, recorder=recorder, kept=kept) as extractor:
+        made = extractor.run(reader)
+    found = digests.finish(hasher)
+    if expected is not None and found != expected:
+        raise Corrupt(f"layer digest mismatch: expected {expected}, the layer is {found}")
+    return Applied(found, made.bytes, made.entries, made.implicit, recorder.finish())
+
+
+def diff(tree: Tree) -> Iterator[bytes]:
+    """What a snapshot changed, as a layer tar in pieces of some 100 KiB."""
+    return pack.joined(_diff(tree))
+
+
+def _diff(tree: Tree) -> Iterator[bytes]:
+    changed = tree.open_changed()
+    try:
+        packer = pack.Packer(changed)
+        for change in tree.changes():
+            path = change.path[1:]
+            if change.kind is not ChangeKind.DELETED:
+                yield from packer.member(path)
+                continue
+            head, slash, base = path.rpartition("/")
+            yield from archive.member(Entry(f"{head}{slash}{WHITEOUT_PREFIX}{base}", FILE, 0o644))
+        yield archive.end()
+    finally:
+        os.close(changed)
