@@ -39,12 +39,11 @@ class HierarchyV1:
 
     def create(self, path: str) -> "CgroupV1":
         cgroup = self.open(path)
-        try:
+        with contextlib.ExitStack() as undo:
             for mounted, directory in cgroup.parts:
-                self._make(mounted, directory)
-        except OSError:
-            cgroup.remove()
-            raise
+                if self._make(mounted, directory):
+                    undo.callback(os.rmdir, directory)
+            undo.pop_all()
         return cgroup
 
     def open(self, path: str) -> "CgroupV1":
@@ -67,7 +66,9 @@ class HierarchyV1:
                 return read(f"{top}/cpuset.effective_cpus").strip(), read(f"{top}/cpuset.effective_mems").strip()
         raise OSError(errno.ENOENT, "find the cgroup controller cpuset: it is not mounted")
 
-    def _make(self, mounted: MountedHierarchy, directory: str) -> None:
+    def _make(self, mounted: MountedHierarchy, directory: str) -> bool:
+        """Whether the directory is new."""
+        new = True
         try:
             os.mkdir(directory, 0o755)
         except FileNotFoundError:
@@ -75,9 +76,11 @@ class HierarchyV1:
             os.mkdir(directory, 0o755)
         except FileExistsError:
             if read(f"{directory}/cgroup.procs"):
-                raise OSError(errno.EBUSY, "create cgroup: there are processes in it already", directory) from None
+                raise OSError(errno.EBUSY, "create cgroup: it holds processes already", directory) from None
+            new = False
         if "cpuset" in mounted.controllers and not read(f"{directory}/cpuset.cpus").strip():
             self._make_parents(mounted, directory)  # the parent is not of our making
+        return new
 
     def _make_parents(self, mounted: MountedHierarchy, directory: str) -> None:
         """Creates `directory` and what is missing above it, so that its children can be used as they are born."""
