@@ -1,0 +1,1 @@
+"""Face: the Docker Engine HTTP API over the engine's services."""

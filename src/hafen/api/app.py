@@ -1,0 +1,74 @@
+"""One request from its path to its answer: version, route, handler, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from urllib.parse import unquote
+
+from hafen.api import errors, versions
+from hafen.api.message import Answer, Body, Head, JsonReply, Reply, Request
+from hafen.api.query import Query
+from hafen.api.router import Route, Router
+from hafen.api.stream import JSON
+from hafen.engine.services import Services
+from hafen.errors import HafenError, NotModified
+
+_log = logging.getLogger(__name__)
+
+
+class Api:
+    """The application that the server serves."""
+
+    def __init__(self, router: Router, services: Services) -> None:
+        self._router = router
+        self._services = services
+
+    async def __call__(
+        self, head: Head, body: Body, own: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+    ) -> Answer:
+        try:
+            route, request = self._route(head, body)
+        except HafenError as error:
+            return failure(error)
+        if not route.finish:
+            return await self._answer(route, request)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        own(self._finish(route, request, answer))
+        return await answer
+
+    async def _finish(self, route: Route, request: Request, answer: asyncio.Future[Answer]) -> None:
+        """Work that ends though nobody waits for the answer any more."""
+        result = await self._answer(route, request)
+        if not answer.done():
+            answer.set_result(result)
+
+    def _route(self, head: Head, body: Body) -> tuple[Route, Request]:
+        path, _, query = head.target.partition("?")
+        version, path = versions.split(unquote(path))
+        route, params = self._router.find(head.method, path, version)
+        versions.check(version)
+        return route, Request(head.method, path, version, params, Query(query), head.headers, body)
+
+    async def _answer(self, route: Route, request: Request) -> Answer:
+        """The boundary of a request: whatever is raised below becomes an answer, the unexpected also a log entry."""
+        try:
+            answer = await route.handler(request, self._services)
+            if isinstance(answer, JsonReply):
+                return Reply(answer.status, versions.encode(answer.value, request.version) + b"\n", JSON)
+            return answer
+        except HafenError as error:
+            reply = failure(error)
+            if reply.status == 500:
+                _log.error("%s %s: %s", request.method, request.path, error.message, exc_info=error)
+            return reply
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            _log.exception("%s %s failed", request.method, request.path)
+            return Reply(500, errors.body(f"{type(error).__name__}: {error}"), JSON)
+
+
+def failure(error: HafenError) -> Reply:
+    if isinstance(error, NotModified):
+        return Reply(304)
+    return Reply(errors.status(error), errors.body(error.message), JSON)

@@ -1,0 +1,1 @@
+"""One module per family of paths; each ends in its part of the route table."""

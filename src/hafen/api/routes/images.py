@@ -1,0 +1,117 @@
+"""/images/*, /commit and /distribution/*."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hafen.api.message import Answer, JsonReply, Reply, Request, StreamReply
+from hafen.api.router import Route
+from hafen.api.routes.absent import missing
+from hafen.api.stream import JSON, TAR, begun, progress
+from hafen.engine.services import Services
+from hafen.errors import InvalidArgument, NotImplemented
+from hafen.spec.wire.container import ContainerConfig
+
+
+async def list_all(request: Request, services: Services) -> Answer:
+    query = request.query
+    found = await services.images.list(
+        all=query.flag("all"), filters=query.filters(), shared_size=query.flag("shared-size")
+    )
+    return JsonReply(found)
+
+
+async def inspect(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.images.inspect(request.params["name"]))
+
+
+async def history(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.images.history(request.params["name"]))
+
+
+async def create(request: Request, services: Services) -> Answer:
+    """Pull (`fromImage`) or import (`fromSrc`)."""
+    query = request.query
+    if query.text("fromImage"):
+        raise NotImplemented("pulling images from a registry is not implemented by this engine")
+    if query.text("fromSrc") != "-":
+        raise NotImplemented("importing an image from a URL is not implemented by this engine; send it as the body")
+    messages = services.images.import_(
+        aiter(request.body),
+        repo=query.text("repo") or None,
+        tag=query.text("tag") or None,
+        message=query.text("message") or None,
+        changes=query.all("changes"),
+        platform=query.text("platform") or None,
+    )
+    return StreamReply(await begun(progress(messages, request.version)), JSON)
+
+
+async def load(request: Request, services: Services) -> Answer:
+    messages = services.images.load(aiter(request.body), quiet=request.query.flag("quiet", True))
+    return StreamReply(await begun(progress(messages, request.version)), JSON)
+
+
+async def save_one(request: Request, services: Services) -> Answer:
+    return StreamReply(await begun(services.images.save((request.params["name"],))), TAR)
+
+
+async def save(request: Request, services: Services) -> Answer:
+    names = request.query.all("names")
+    if not names:
+        raise InvalidArgument("no image names given")
+    return StreamReply(await begun(services.images.save(names)), TAR)
+
+
+async def tag(request: Request, services: Services) -> Answer:
+    query = request.query
+    await services.images.tag(request.params["name"], query.text("repo"), query.text("tag") or None)
+    return Reply(201)
+
+
+async def remove(request: Request, services: Services) -> Answer:
+    query = request.query
+    removed = await services.images.remove(
+        request.params["name"], force=query.flag("force"), noprune=query.flag("noprune")
+    )
+    return JsonReply(removed)
+
+
+async def prune(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.images.prune(request.query.filters()))
+
+
+async def commit(request: Request, services: Services) -> Answer:
+    query = request.query
+    pause = query.flag("pause", True)
+    config = await request.json(ContainerConfig) if request.body.length != 0 else None
+    created = await services.commit.commit(
+        query.text("container"),
+        repo=query.text("repo") or None,
+        tag=query.text("tag") or None,
+        comment=query.text("comment"),
+        author=query.text("author"),
+        pause=pause,
+        changes=query.all("changes"),
+        config=config,
+    )
+    return JsonReply(created, 201)
+
+
+ROUTES: Final = (
+    Route("GET", "/images/json", list_all),
+    Route("GET", "/images/search", missing("searching a registry")),
+    Route("GET", "/images/get", save),
+    Route("POST", "/images/create", create),
+    Route("POST", "/images/load", load),
+    Route("POST", "/images/prune", prune, since=(1, 25), finish=True),
+    Route("POST", "/commit", commit, finish=True),
+    Route("GET", "/images/{name:path}/json", inspect),
+    Route("GET", "/images/{name:path}/history", history),
+    Route("GET", "/images/{name:path}/get", save_one),
+    Route("GET", "/images/{name:path}/attestations", missing("reading attestations"), since=(1, 55)),
+    Route("POST", "/images/{name:path}/tag", tag, finish=True),
+    Route("POST", "/images/{name:path}/push", missing("pushing images to a registry")),
+    Route("DELETE", "/images/{name:path}", remove, finish=True),
+    Route("GET", "/distribution/{name:path}/json", missing("asking a registry for a manifest"), since=(1, 30)),
+)

@@ -1,0 +1,43 @@
+"""/networks/*."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
+from hafen.api.router import Route
+from hafen.api.routes.absent import missing
+from hafen.engine.services import Services
+
+
+async def list_all(request: Request, services: Services) -> Answer:
+    found = await services.networks.list(request.query.filters())
+    if request.version >= (1, 28):
+        return JsonReply(list(found))
+    # containers were part of the list before 1.28
+    return JsonReply([await services.networks.inspect(network.id) for network in found])
+
+
+async def inspect(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.networks.inspect(request.params["id"]))
+
+
+async def remove(request: Request, services: Services) -> Answer:
+    await services.networks.remove(request.params["id"])
+    return NO_CONTENT
+
+
+async def prune(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.networks.prune(request.query.filters()))
+
+
+ROUTES: Final = (
+    Route("GET", "/networks", list_all),
+    Route("GET", "/networks/", list_all),
+    Route("POST", "/networks/create", missing("creating networks")),
+    Route("POST", "/networks/prune", prune, since=(1, 25), finish=True),
+    Route("GET", "/networks/{id}", inspect),
+    Route("DELETE", "/networks/{id}", remove, finish=True),
+    Route("POST", "/networks/{id}/connect", missing("connecting networks")),
+    Route("POST", "/networks/{id}/disconnect", missing("disconnecting networks")),
+)

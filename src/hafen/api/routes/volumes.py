@@ -1,0 +1,46 @@
+"""/volumes/*."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
+from hafen.api.router import Route
+from hafen.engine.services import Services
+from hafen.errors import Unavailable
+from hafen.spec.wire.volume import VolumeCreateRequest
+
+
+async def list_all(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.volumes.list(request.query.filters()))
+
+
+async def inspect(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.volumes.inspect(request.params["name"]))
+
+
+async def create(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.volumes.create(await request.json(VolumeCreateRequest)), 201)
+
+
+async def update(request: Request, services: Services) -> Answer:
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+
+
+async def remove(request: Request, services: Services) -> Answer:
+    await services.volumes.remove(request.params["name"], request.query.flag("force"))
+    return NO_CONTENT
+
+
+async def prune(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.volumes.prune(request.query.filters()))
+
+
+ROUTES: Final = (
+    Route("GET", "/volumes", list_all),
+    Route("POST", "/volumes/create", create, finish=True),
+    Route("POST", "/volumes/prune", prune, since=(1, 25), finish=True),
+    Route("GET", "/volumes/{name}", inspect),
+    Route("PUT", "/volumes/{name}", update, since=(1, 42)),
+    Route("DELETE", "/volumes/{name}", remove, finish=True),
+)

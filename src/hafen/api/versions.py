@@ -1,0 +1,262 @@
+"""API version negotiation, and the one table of what older versions are answered instead.
+
+The structs of `hafen.spec.wire` are the newest version. A `Change` says that clients older than `before` get a shape in
+its older form; changes are applied from the newest to the oldest, on plain JSON values. Source: moby's API changelog.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import msgspec
+
+from hafen.errors import InvalidArgument
+from hafen.spec.wire import container, event, gojson, image, network, system, volume
+
+Version = tuple[int, int]
+Json = dict[str, object]
+
+NEWEST: Final[Version] = (1, 55)
+OLDEST: Final[Version] = (1, 24)
+
+_PREFIX = re.compile(r"/v([0-9]+)\.([0-9]+)(?=/)")
+_ODD_PREFIX = re.compile(r"/v([0-9.]+)(?=/)")
+
+
+def text(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def split(path: str) -> tuple[Version, str]:
+    """The version a path asks for (the newest where it names none) and the rest. Not yet checked."""
+    found = _PREFIX.match(path)
+    if found:
+        return (int(found[1]), int(found[2])), path[found.end() :]
+    odd = _ODD_PREFIX.match(path)
+    if odd:
+        raise InvalidArgument(f"invalid API version: {odd[1]}")
+    return NEWEST, path
+
+
+def check(version: Version) -> None:
+    """InvalidArgument, in the words clients look for, where the version is not spoken here."""
+    if version > NEWEST:
+        raise InvalidArgument(
+            f"client version {text(version)} is too new. Maximum supported API version is {text(NEWEST)}"
+        )
+    if version < OLDEST:
+        raise InvalidArgument(
+            f"client version {text(version)} is too old. Minimum supported API version is {text(OLDEST)}, "
+            "please upgrade your client to a newer version"
+        )
+
+
+def encode(value: object, version: Version) -> bytes:
+    """A wire struct, or a list of one kind of struct, as the JSON text that clients of `version` know."""
+    sample = value[0] if isinstance(value, list) and value else value
+    changes = [change for change in _BY_SHAPE.get(type(sample), ()) if version < change.before]
+    if not changes:
+        return gojson.encode(value)
+    plain = msgspec.to_builtins(value)
+    for item in cast(list[Json], plain if isinstance(plain, list) else [plain]):
+        for change in changes:
+            change.apply(item)
+    return gojson.encode(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Clients older than `before` get `shape` as `apply` leaves it."""
+
+    before: Version
+    shape: type
+    apply: Callable[[Json], None]
+
+
+def _object(value: object) -> Json:
+    return cast(Json, value) if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[Json]:
+    return cast(list[Json], value) if isinstance(value, list) else []
+
+
+def _defaults(values: Json) -> Callable[[Json], None]:
+    """Fields that were written though empty."""
+
+    def apply(item: Json) -> None:
+        for name, default in values.items():
+            item.setdefault(name, default)
+
+    return apply
+
+
+def _absent(*names: str) -> Callable[[Json], None]:
+    """Fields that did not exist yet."""
+
+    def apply(item: Json) -> None:
+        for name in names:
+            item.pop(name, None)
+
+    return apply
+
+
+def _inside(field: str, change: Callable[[Json], None]) -> Callable[[Json], None]:
+    """The same for an object inside."""
+
+    def apply(item: Json) -> None:
+        if isinstance(item.get(field), dict):
+            change(_object(item[field]))
+
+    return apply
+
+
+def _each(field: str, change: Callable[[Json], None]) -> Callable[[Json], None]:
+    """The same for every object of a list inside."""
+
+    def apply(item: Json) -> None:
+        for inner in _objects(item.get(field)):
+            change(inner)
+
+    return apply
+
+
+def _endpoints(change: Callable[[Json], None]) -> Callable[[Json], None]:
+    def apply(item: Json) -> None:
+        for endpoint in _object(_object(item.get("NetworkSettings")).get("Networks")).values():
+            change(_object(endpoint))
+
+    return apply
+
+
+_FROM_DEFAULT_BRIDGE: Final = (
+    ("EndpointID", ""), ("Gateway", ""), ("GlobalIPv6Address", ""), ("GlobalIPv6PrefixLen", 0), ("IPAddress", ""),
+    ("IPPrefixLen", 0), ("IPv6Gateway", ""), ("MacAddress", ""),
+)  # fmt: skip
+
+
+def _old_network_settings(item: Json) -> None:
+    """Before user-defined networks a container had one address; it stayed in the reply until 1.52."""
+    settings = _object(item.get("NetworkSettings"))
+    settings.update(Bridge="", HairpinMode=False, LinkLocalIPv6Address="", LinkLocalIPv6PrefixLen=0)
+    settings.update(SecondaryIPAddresses=None, SecondaryIPv6Addresses=None)
+    bridge = _object(_object(settings.get("Networks")).get("bridge"))
+    for name, empty in _FROM_DEFAULT_BRIDGE:
+        settings[name] = bridge.get(name, empty)
+
+
+def _old_event(item: Json) -> None:
+    """`status`, `id` and `from` of containers and images, from before events had actors."""
+    actor = _object(item.get("Actor"))
+    if item.get("Type") in ("container", "image"):
+        item["status"], item["id"] = item.get("Action"), actor.get("ID")
+    if item.get("Type") == "container":
+        item["from"] = _object(actor.get("Attributes")).get("image", "")
+
+
+def _old_disk_usage(item: Json) -> None:
+    """One list per kind instead of one summary per kind."""
+    images, containers = _object(item.get("ImageUsage")), _object(item.get("ContainerUsage"))
+    volumes, builds = _object(item.get("VolumeUsage")), _object(item.get("BuildCacheUsage"))
+    item["LayersSize"] = images.get("TotalSize", 0)
+    item["Images"] = images.get("Items", [] if images or "ImageUsage" in item else None)
+    item["Containers"] = containers.get("Items", [] if "ContainerUsage" in item else None)
+    item["Volumes"] = volumes.get("Items", [] if "VolumeUsage" in item else None)
+    item["BuildCache"] = builds.get("Items", [] if "BuildCacheUsage" in item else None)
+
+
+def _virtual_size(item: Json) -> None:
+    item["VirtualSize"] = item.get("Size", 0)
+
+
+def _none_tags(item: Json) -> None:
+    """Images without a name had a placeholder."""
+    if not item.get("RepoTags") and not item.get("RepoDigests"):
+        item["RepoTags"], item["RepoDigests"] = ["<none>:<none>"], ["<none>@<none>"]
+
+
+def _old_image_container(item: Json) -> None:
+    item.setdefault("Container", "")
+    item.setdefault("ContainerConfig", dict(_object(item.get("Config"))))
+
+
+def _exited_for_removing(item: Json) -> None:
+    if item.get("State") == "removing":
+        item["State"] = "exited"
+    state = _object(item.get("State"))
+    if state.get("Status") == "removing":
+        state["Status"] = "exited"
+
+
+_IMAGE_CONFIG_DEFAULTS: Final[Json] = {
+    "Cmd": None, "Entrypoint": None, "Env": None, "Labels": None, "OnBuild": None, "User": "", "Volumes": None,
+    "WorkingDir": "",
+}  # fmt: skip
+_IMAGE_AS_CONTAINER: Final[Json] = {
+    "Hostname": "", "Domainname": "", "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
+    "Tty": False, "OpenStdin": False, "StdinOnce": False, "Image": "",
+}  # fmt: skip
+_ALLOW_NONDISTRIBUTABLE: Final[Json] = {
+    "AllowNondistributableArtifactsCIDRs": None, "AllowNondistributableArtifactsHostnames": None,
+}  # fmt: skip
+
+
+def _expected_commits(item: Json) -> None:
+    for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+        commit = _object(item.get(name))
+        commit["Expected"] = commit.get("ID", "")
+
+
+CHANGES: Final[tuple[Change, ...]] = (
+    Change((1, 53), system.DiskUsage, _old_disk_usage),
+    Change((1, 52), system.DiskUsage, _absent("ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage")),
+    Change((1, 52), event.Event, _old_event),
+    Change((1, 52), container.ContainerInspect, _old_network_settings),
+    Change((1, 52), container.ContainerInspect, _inside("Config", _defaults({"OnBuild": None}))),
+    Change((1, 52), container.ContainerSummary, _absent("Health")),
+    Change((1, 52), container.StatsResponse, _absent("os_type")),
+    Change((1, 52), network.NetworkInspect, _absent("Status")),
+    Change((1, 52), image.ImageInspect, _inside("Config", _defaults(_IMAGE_CONFIG_DEFAULTS))),
+    Change((1, 52), image.ImageInspect, _defaults({"Parent": "", "Comment": "", "DockerVersion": "", "Author": ""})),
+    Change((1, 51), image.ImageSummary, lambda item: item.update(Containers=-1)),
+    Change((1, 50), image.ImageInspect, _inside("Config", _defaults(_IMAGE_AS_CONTAINER))),
+    Change((1, 50), system.SystemInfo, _absent("DiscoveredDevices")),
+    Change((1, 50), system.SystemInfo, _defaults({"BridgeNfIptables": True, "BridgeNfIp6tables": True})),
+    Change((1, 49), system.SystemInfo, _absent("FirewallBackend")),
+    Change((1, 49), system.SystemInfo, _expected_commits),
+    Change((1, 49), system.SystemInfo, _inside("RegistryConfig", _defaults(_ALLOW_NONDISTRIBUTABLE))),
+    Change((1, 48), network.NetworkSummary, _absent("EnableIPv4")),
+    Change((1, 48), network.NetworkInspect, _absent("EnableIPv4")),
+    Change((1, 48), container.ContainerInspect, _absent("ImageManifestDescriptor")),
+    Change((1, 48), container.ContainerInspect, _endpoints(_absent("GwPriority"))),
+    Change((1, 48), container.ContainerSummary, _absent("ImageManifestDescriptor")),
+    Change((1, 48), container.ContainerSummary, _endpoints(_absent("GwPriority"))),
+    Change((1, 48), image.ImageInspect, _absent("Descriptor")),
+    Change((1, 48), image.ImageSummary, _absent("Descriptor")),
+    Change((1, 46), container.ContainerSummary, _inside("HostConfig", _absent("Annotations"))),
+    Change((1, 45), image.ImageInspect, _old_image_container),
+    Change((1, 44), image.ImageInspect, _virtual_size),
+    Change((1, 44), image.ImageInspect, _defaults({"Created": "0001-01-01T00:00:00Z"})),
+    Change((1, 44), image.ImageSummary, _virtual_size),
+    Change((1, 44), system.DiskUsage, _each("Images", _virtual_size)),
+    Change((1, 44), container.ContainerInspect, _endpoints(_absent("DNSNames"))),
+    Change((1, 44), container.ContainerSummary, _endpoints(_absent("DNSNames"))),
+    Change((1, 44), system.SystemInfo, _absent("CDISpecDirs")),
+    Change((1, 43), image.ImageSummary, _none_tags),
+    Change((1, 41), system.SystemInfo, _absent("CgroupVersion", "DefaultAddressPools")),
+    Change((1, 40), system.SystemInfo, _absent("PidsLimit")),
+    Change((1, 35), system.SystemVersion, _absent("Platform", "Components")),
+    Change((1, 31), volume.Volume, _absent("CreatedAt")),
+    Change((1, 31), volume.VolumeListResponse, _each("Volumes", _absent("CreatedAt"))),
+    Change((1, 25), container.ContainerSummary, _exited_for_removing),
+    Change((1, 25), container.ContainerInspect, _exited_for_removing),
+    Change((1, 25), system.SystemVersion, _absent("MinAPIVersion")),
+)
+
+_BY_SHAPE: Final[dict[type, tuple[Change, ...]]] = {
+    shape: tuple(change for change in CHANGES if change.shape is shape)
+    for shape in {change.shape for change in CHANGES}
+}
