@@ -1,0 +1,117 @@
+"""`inspect` of anything, and of containers, images, networks and volumes alone."""
+
+import json
+import sys
+from collections.abc import Callable
+
+from hafen.cli.command import Call, Command
+from hafen.cli.evaluate import Template, to_json
+from hafen.cli.output import err
+from hafen.cli.template import TemplateError
+from hafen.client import containers, images, networks, volumes
+from hafen.client.engine import Document
+from hafen.errors import HafenError, InvalidArgument, NotFound, Unavailable
+
+Getter = Callable[[str], Document]
+
+
+def _show(call: Call, get: Getter) -> int:
+    """What was found is printed, then what was not is reported."""
+    form = call.flags.text("format")
+    found: list[Document] = []
+    problems: list[str] = []
+    for reference in call.arguments:
+        try:
+            found.append(get(reference))
+        except Unavailable:
+            raise
+        except HafenError as error:
+            problems.append(error.message)
+    if not form:
+        sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
+    else:
+        _formatted(form, found)
+    for problem in problems:
+        err(problem)
+    return 1 if problems else 0
+
+
+def _formatted(form: str, found: list[Document]) -> None:
+    if form == "json":
+        sys.stdout.write(to_json(found) + "\n")
+        return
+    try:
+        template = Template(form)
+    except TemplateError as error:
+        raise InvalidArgument(f"template parsing error: {error}") from None
+    if not found:
+        sys.stdout.write("\n")
+    for document in found:
+        try:
+            text = template.render(document)
+        except TemplateError as error:
+            sys.stdout.write("\n")
+            raise InvalidArgument(f"template parsing error: {error}") from None
+        sys.stdout.write(text + "\n")
+
+
+def _container(call: Call) -> int:
+    return _show(call, lambda name: containers.inspect(call.engine, name, size=call.flags.on("size")))
+
+
+def _image(call: Call) -> int:
+    return _show(call, lambda name: images.inspect(call.engine, name))
+
+
+def _network(call: Call) -> int:
+    return _show(call, lambda name: networks.inspect(call.engine, name, verbose=call.flags.on("verbose")))
+
+
+def _volume(call: Call) -> int:
+    return _show(call, lambda name: volumes.inspect(call.engine, name))
+
+
+def _any(call: Call) -> int:
+    getters: dict[str, Getter] = {
+        "container": lambda name: containers.inspect(call.engine, name, size=call.flags.on("size")),
+        "image": lambda name: images.inspect(call.engine, name),
+        "network": lambda name: networks.inspect(call.engine, name),
+        "volume": lambda name: volumes.inspect(call.engine, name),
+    }
+    kind = call.flags.text("type")
+    if call.flags.changed("type") and kind not in getters:
+        known = ", ".join(f'"{name}"' for name in getters)
+        raise InvalidArgument(f'type "{kind}" is unknown: it is one of {known}')
+
+    def first(name: str) -> Document:
+        for candidate in [kind] if kind else getters:
+            try:
+                return getters[candidate](name)
+            except NotFound:
+                continue
+        raise NotFound(f"Error: No such {kind or 'object'}: {name}")
+
+    return _show(call, first)
+
+
+_FORMAT = "-f, --format string   @format\n"
+_SIZE = "-s, --size            Display total file sizes\n"
+ANY = Command(
+    _any, "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on Hafen objects",
+    _FORMAT + "-s, --size            Display total file sizes if the type is container\n"
+    "    --type string     Only inspect objects of the given type", least=1,
+)  # fmt: skip
+CONTAINER = Command(
+    _container, "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
+    _FORMAT + _SIZE, least=1,
+)  # fmt: skip
+IMAGE = Command(
+    _image, "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", _FORMAT, least=1
+)
+NETWORK = Command(
+    _network, "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
+    _FORMAT + "-v, --verbose         Verbose output for diagnostics", least=1,
+)  # fmt: skip
+VOLUME = Command(
+    _volume, "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", _FORMAT, least=1
+)

@@ -1,0 +1,98 @@
+"""Registries: pull and push, where the engine has them; login, logout and build are not there yet."""
+
+import base64
+import json
+import sys
+
+from hafen.cli.command import Call, Command
+from hafen.cli.output import out
+from hafen.cli.progress import Progress
+from hafen.client import images
+from hafen.errors import InvalidArgument, NotImplemented
+
+
+def _pull(call: Call) -> int:
+    if call.flags.on("all-tags") and ":" in call.arguments[0].rpartition("/")[2]:
+        raise InvalidArgument("tag can't be used with --all-tags/-a")
+    image = call.arguments[0]
+    if not _tagged(image) and not call.flags.on("all-tags"):
+        image += ":latest"
+        if not call.flags.on("quiet"):
+            out("Using default tag: latest")
+    pull_image(call, image, platform=call.flags.text("platform"), quiet=call.flags.on("quiet"))
+    out(_familiar(image))
+    return 0
+
+
+def pull_image(call: Call, image: str, *, platform: str, quiet: bool, to_stderr: bool = False) -> None:
+    """Raises NotImplemented where the engine cannot pull."""
+    name, _, digest = image.partition("@")
+    repository, tag = name, ""
+    if ":" in name.rpartition("/")[2]:
+        repository, _, tag = name.rpartition(":")
+    query = {"fromImage": repository, "tag": digest or tag or "latest", "platform": platform}
+    sys.stdout.flush()
+    response = images.create(call.engine, dict(query), headers={"X-Registry-Auth": _credentials(call, repository)})
+    Progress(sys.stderr if to_stderr else sys.stdout, quiet=quiet).show(call.engine.documents(response))
+
+
+def _push(call: Call) -> int:
+    repository, tag = call.arguments[0], ""
+    if _tagged(repository):
+        repository, _, tag = repository.rpartition(":")
+    if call.flags.on("all-tags") and tag:
+        raise InvalidArgument("tag can't be used with --all-tags/-a")
+    if not tag and not call.flags.on("all-tags"):
+        tag = "latest"
+        if not call.flags.on("quiet"):
+            out("Using default tag: latest")
+    response = images.push(call.engine, repository, tag, {"X-Registry-Auth": _credentials(call, repository)})
+    Progress(quiet=call.flags.on("quiet")).show(call.engine.documents(response))
+    return 0
+
+
+def _tagged(image: str) -> bool:
+    return ":" in image.rpartition("/")[2] or "@" in image
+
+
+def _familiar(image: str) -> str:
+    """The full name that docker prints at the end of a pull."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def _credentials(call: Call, repository: str) -> str:
+    """What `docker login` left in the configuration file; credential helpers come with `hafen login`."""
+    first, slash, _ = repository.partition("/")
+    server = first if slash and ("." in first or ":" in first) else "https://index.docker.io/v1/"
+    saved = call.settings.get("auths")
+    entry = saved.get(server) if isinstance(saved, dict) else None
+    document = {}
+    if isinstance(entry, dict) and entry.get("auth"):
+        user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
+        document = {"username": user, "password": password, "serveraddress": server}
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+
+
+def _absent(call: Call) -> int:
+    raise NotImplemented(f"'hafen {call.path}' is not implemented yet")
+
+
+_PULL_FLAGS = """
+-a, --all-tags                Download all tagged images in the repository
+    --disable-content-trust   Skip image verification (default true)
+    --platform string         Set platform if server is multi-platform capable
+-q, --quiet                   Suppress verbose output
+"""
+_PUSH_FLAGS = """
+-a, --all-tags                Push all tags of an image to the repository
+    --disable-content-trust   Skip image signing (default true)
+-q, --quiet                   Suppress verbose output
+"""
+PULL = Command(_pull, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", _PULL_FLAGS, least=1, most=1)
+PUSH = Command(_push, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", _PUSH_FLAGS, least=1, most=1)
+BUILD = Command(_absent, "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", interspersed=False)
+LOGIN = Command(_absent, "[OPTIONS] [SERVER]", "Authenticate to a registry", interspersed=False)
+LOGOUT = Command(_absent, "[SERVER]", "Log out from a registry", most=1)
