@@ -12,7 +12,7 @@ from hafen.kernel import rtnetlink
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.rtnetlink import Rtnetlink
 from hafen.network import firewall, sandbox
-from hafen.network.driver import Endpoint, Netns, Network, PublishedPort, Wish
+from hafen.network.driver import Endpoint, Netns, Network, PublishedPort, Wish, is_link_name, link_name
 from hafen.network.firewall import Firewall
 from hafen.network.ipam import IpNetwork, mac_of
 from hafen.network.publish import HeldPorts
@@ -38,8 +38,8 @@ class BridgeDriver:
         self._ports.close()
         self._route.close()
 
-    def host_routes(self) -> list[IpNetwork]:
-        """What the host reaches other than by its default route: addresses that no new network may take."""
+    def occupied(self) -> list[IpNetwork]:
+        """What the host reaches other than by its default route."""
         found = [ip_network(f"{r.destination}/{r.prefix}") for r in self._route.routes() if r.destination]
         found += [ip_interface(f"{a.ip}/{a.prefix}").network for a in self._route.addresses()]
         return found
@@ -117,7 +117,7 @@ class BridgeDriver:
         found = {link.name: link for link in self._route.links()}
         bridges = {found[name].ifindex for name in ours | wanted if name in found}
         for link in found.values():
-            if link.kind == "veth" and link.master in bridges and link.name not in links and _is_ours(link.name):
+            if link.kind == "veth" and link.master in bridges and link.name not in links and is_link_name(link.name):
                 self._delete_link(link.name)
         for name in ours - wanted:
             if name in found:
@@ -189,20 +189,6 @@ class BridgeDriver:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
-
-
-def link_name(endpoint_id: str) -> str:
-    """The host's end of an endpoint's veth pair: 13 of the 15 characters that a link's name may have."""
-    return f"hf{endpoint_id[:11]}"
-
-
-def bridge_name(network_id: str) -> str:
-    """The bridge of a user's network."""
-    return f"hf-{network_id[:12]}"
-
-
-def _is_ours(name: str) -> bool:
-    return len(name) == 13 and name.startswith("hf") and all(c in "0123456789abcdef" for c in name[2:])
 
 
 def _published(endpoint: Endpoint) -> list[Published]:

@@ -14,11 +14,14 @@ takes over the endpoints that live, and removes from the kernel what belongs to 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hafen.network.ipam import IpNetwork
 from hafen.spec.ports import Port, PortMapping
+
+DEFAULT_BRIDGE = "hafen0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,9 @@ class NetworkDriver(Protocol):
     def name(self) -> str:
         """As the API calls it: "bridge", "host", "null"."""
 
+    def occupied(self) -> Sequence[IpNetwork]:
+        """Addresses that the host uses itself, and that no new network may take."""
+
     def create(self, network: Network) -> None: ...
 
     def delete(self, network: Network) -> None: ...
@@ -120,3 +126,18 @@ class NetworkDriver(Protocol):
 
     def close(self) -> None:
         """Forget descriptors; what runs goes on running."""
+
+
+def bridge_name(network_id: str) -> str:
+    """The bridge of a user's network: 15 characters, which is all that a link's name may have."""
+    return f"hf-{network_id[:12]}"
+
+
+def link_name(endpoint_id: str) -> str:
+    """The host's end of an endpoint's link."""
+    return f"hf{endpoint_id[:11]}"
+
+
+def is_link_name(name: str) -> bool:
+    """Whether `link_name` may have made it."""
+    return len(name) == 13 and name.startswith("hf") and all(c in "0123456789abcdef" for c in name[2:])

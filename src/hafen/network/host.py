@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hafen.network.driver import Endpoint, Netns, Network, Wish
+from hafen.network.ipam import IpNetwork
 
 
 class HostDriver:
     """Makes no interface."""
 
     name = "host"
+
+    def occupied(self) -> Sequence[IpNetwork]:
+        return ()
 
     def create(self, network: Network) -> None:
         pass

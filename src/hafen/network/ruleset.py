@@ -27,7 +27,7 @@ Published = tuple[PublishedPort, str]
 """A port, and the container's address behind it."""
 
 
-def _definition(table: str) -> str:
+def _definition(table: str, chains: str) -> str:
     return f"""\
 table inet {table} {{
   comment "hafen {VERSION}"
@@ -73,16 +73,17 @@ table inet {table} {{
     ct status dnat accept
     oifname @bridges drop
   }}
-}}
+{chains}}}
 """
 
 
 def build(table: str, networks: Iterable[Network], published: Iterable[Published]) -> str:
     """Commands that put the whole table in place of whatever it was, in one transaction."""
-    parts = [f"add table inet {table}\ndelete table inet {table}\n", _definition(table)]
-    parts.extend(add_network(table, network) for network in networks)
-    parts.append(publish(table, published))
-    return "".join(parts)
+    every = list(networks)
+    # The chains are part of the table's own block: nft 1.0.6 finds no chain that was added after it in one transaction.
+    definition = _definition(table, "".join(_chain(network) for network in every))
+    elements = "".join(_elements(table, network) for network in every)
+    return remove(table) + definition + elements + publish(table, published)
 
 
 def remove(table: str) -> str:
@@ -95,21 +96,33 @@ def list_bridges(table: str) -> str:
 
 
 def add_network(table: str, network: Network) -> str:
+    return f"table inet {table} {{\n{_chain(network)}}}\n" + _elements(table, network)
+
+
+def _chain(network: Network) -> str:
+    """What happens to packets that leave the network's subnets, as a part of the table's block."""
+    if not _masquerades(network):
+        return ""
+    return f"""\
+  chain {_chain_name(network)} {{
+    oifname != "{network.link}" masquerade
+    ct status dnat masquerade
+  }}
+"""
+
+
+def _elements(table: str, network: Network) -> str:
     link = network.link
     commands = [f'add element inet {table} bridges {{ "{link}" }}\n']
     if network.icc:
         commands.append(f'add element inet {table} same {{ "{link}" . "{link}" }}\n')
     if network.internal:
         commands.append(f'add element inet {table} internal {{ "{link}" }}\n')
-    if network.masquerade and not network.internal:
-        chain = _chain(link)
-        commands.append(f"add chain inet {table} {chain}\n")
-        commands.append(f'add rule inet {table} {chain} oifname != "{link}" masquerade\n')
-        commands.append(f"add rule inet {table} {chain} ct status dnat masquerade\n")
-        commands.extend(
-            f"add element inet {table} {_leaving(s.network)} {{ {s.network} : goto {chain} }}\n"
-            for s in network.subnets
-        )
+    if _masquerades(network):
+        chain = _chain_name(network)
+        for subnet in network.subnets:
+            text = subnet.network
+            commands.append(f"add element inet {table} {_leaving(text)} {{ {text} : goto {chain} }}\n")
     return "".join(commands)
 
 
@@ -120,11 +133,11 @@ def remove_network(table: str, network: Network) -> str:
         commands.append(f'delete element inet {table} same {{ "{link}" . "{link}" }}\n')
     if network.internal:
         commands.append(f'delete element inet {table} internal {{ "{link}" }}\n')
-    if network.masquerade and not network.internal:
+    if _masquerades(network):
         commands.extend(
             f"delete element inet {table} {_leaving(s.network)} {{ {s.network} }}\n" for s in network.subnets
         )
-        commands.append(f"delete chain inet {table} {_chain(link)}\n")
+        commands.append(f"delete chain inet {table} {_chain_name(network)}\n")
     return "".join(commands)
 
 
@@ -136,8 +149,12 @@ def withdraw(table: str, published: Iterable[Published]) -> str:
     return "".join(f"delete element inet {table} {_element(port, target)}\n" for port, target in published)
 
 
-def _chain(link: str) -> str:
-    return f"from-{link}"
+def _masquerades(network: Network) -> bool:
+    return network.masquerade and not network.internal
+
+
+def _chain_name(network: Network) -> str:
+    return f"from-{network.link}"
 
 
 def _leaving(subnet: str) -> str:

@@ -1,0 +1,162 @@
+"""Network records: what a network is, its persistence, and the three shapes that others know it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+import msgspec
+
+from hafen.errors import InvalidArgument, NotFound
+from hafen.network.driver import Network, Subnet
+from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address
+from hafen.spec.wire.network import EndpointResource, Ipam, NetworkInspect, NetworkSummary
+from hafen.storage.database import Database
+
+PREDEFINED = ("bridge", "host", "none")
+DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
+
+OPTION = "com.docker.network."
+BRIDGE_NAME = f"{OPTION}bridge.name"
+ENABLE_ICC = f"{OPTION}bridge.enable_icc"
+MASQUERADE = f"{OPTION}bridge.enable_ip_masquerade"
+HOST_BINDING = f"{OPTION}bridge.host_binding_ipv4"
+MTU = f"{OPTION}driver.mtu"
+
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
+
+
+class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a network is. `ipam` is as the user sees it: with the subnets and gateways that were chosen."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    ipam: Ipam
+    link: str = ""
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv6: bool = False
+    user_subnet: bool = False  # the user chose it, and so may choose addresses in it
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+    @property
+    def predefined(self) -> bool:
+        return self.name in PREDEFINED
+
+    @property
+    def user_defined(self) -> bool:
+        """Such networks have names, aliases and addresses of the user's choice."""
+        return not self.predefined
+
+    def flag(self, option: str, default: bool) -> bool:
+        return self.options[option] in _TRUE if option in self.options else default
+
+
+def subnets(record: NetworkRecord) -> list[IpNetwork]:
+    return [ip_network(config.subnet) for config in record.ipam.config or () if config.subnet]
+
+
+def as_network(record: NetworkRecord) -> Network:
+    """The network as its driver knows it."""
+    host_ip = record.options.get(HOST_BINDING, "")
+    return Network(
+        id=record.id,
+        name=record.name,
+        link=record.link,
+        subnets=tuple(Subnet(config.subnet, config.gateway) for config in record.ipam.config or () if config.subnet),
+        internal=record.internal,
+        icc=record.flag(ENABLE_ICC, True),
+        masquerade=record.flag(MASQUERADE, True),
+        host_ip="" if host_ip == "0.0.0.0" else host_ip,
+        mtu=mtu(record.options),
+    )
+
+
+def mtu(options: dict[str, str]) -> int:
+    """The MTU option, 0 where it is not given; InvalidArgument where it is no number."""
+    text = options.get(MTU, "0")
+    if not text.isascii() or not text.isdigit():
+        raise InvalidArgument(f"invalid MTU: {text}")
+    return int(text)
+
+
+def as_summary(record: NetworkRecord) -> NetworkSummary:
+    return NetworkSummary(
+        name=record.name,
+        id=record.id,
+        created=record.created,
+        scope="local",
+        driver=record.driver,
+        enable_ipv4=True,
+        enable_ipv6=record.enable_ipv6,
+        ipam=record.ipam,
+        internal=record.internal,
+        attachable=record.attachable,
+        options=record.options,
+        labels=record.labels,
+    )
+
+
+def as_inspect(record: NetworkRecord, containers: dict[str, EndpointResource]) -> NetworkInspect:
+    summary = as_summary(record)
+    fields = {name: getattr(summary, name) for name in summary.__struct_fields__}
+    return NetworkInspect(**fields, containers=containers)
+
+
+def pools(record: NetworkRecord) -> list[Pool]:
+    """Fresh allocators for the network's subnets: gateways and auxiliary addresses are taken."""
+    made = []
+    for config in record.ipam.config or ():
+        reserved: list[IpAddress] = [parse_address(text) for text in config.auxiliary_addresses.values()]
+        if config.gateway:
+            reserved.append(parse_address(config.gateway))
+        ip_range = ip_network(config.ip_range) if config.ip_range else None
+        made.append(Pool(ip_network(config.subnet), ip_range, reserved))
+    return made
+
+
+class NetworkRecords:
+    """All networks, by id and by name; loop thread only."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_id: dict[str, NetworkRecord] = {}
+        for (text,) in database.query("SELECT record FROM networks"):
+            assert isinstance(text, bytes)
+            record = msgspec.json.decode(text, type=NetworkRecord)
+            self._by_id[record.id] = record
+
+    def __iter__(self) -> Iterator[NetworkRecord]:
+        return iter(tuple(self._by_id.values()))
+
+    def named(self, name: str) -> NetworkRecord | None:
+        return next((record for record in self._by_id.values() if record.name == name), None)
+
+    def find(self, ref: str) -> NetworkRecord:
+        """By name, id, or unambiguous id prefix; NotFound otherwise."""
+        found = self._by_id.get(ref) or self.named("bridge" if ref == "default" else ref)
+        if found is not None:
+            return found
+        matching = [record for record in self._by_id.values() if ref and record.id.startswith(ref)]
+        if len(matching) > 1:
+            raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
+        if not matching:
+            raise NotFound(f"network {ref} not found")
+        return matching[0]
+
+    def insert(self, record: NetworkRecord) -> None:
+        """Durable when it returns."""
+        with self._database.transaction(durable=True):
+            self._database.execute(
+                "INSERT INTO networks (id, name, record) VALUES (?, ?, ?)",
+                (record.id, record.name, msgspec.json.encode(record)),
+            )
+        self._by_id[record.id] = record
+
+    def delete(self, record: NetworkRecord) -> None:
+        with self._database.transaction(durable=True):
+            self._database.execute("DELETE FROM networks WHERE id = ?", (record.id,))
+        self._by_id.pop(record.id, None)

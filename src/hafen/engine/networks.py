@@ -1,0 +1,338 @@
+"""Networks: the defaults, list, inspect, create, remove, prune; containers join at start and leave at exit.
+
+What a container has at this moment is kept with its own status (`Attached`) and in memory here. After a crash of the
+engine `restore` is given the statuses of the containers that live, and makes drivers and kernel agree with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_address
+
+from hafen.engine import guests, netrecords
+from hafen.engine.events import Events
+from hafen.engine.guests import Attached, Guest
+from hafen.engine.netrecords import NetworkRecord, NetworkRecords, as_network
+from hafen.errors import Forbidden, HafenError, InvalidArgument, NotFound
+from hafen.network import etcfiles
+from hafen.network.driver import DEFAULT_BRIDGE, Endpoint, Netns, NetworkDriver, PublishedPort, Wish
+from hafen.network.ipam import IpNetwork, Pool, choose_pool, mac_of
+from hafen.spec import ports, units
+from hafen.spec.filters import NO_FILTERS, Filters
+from hafen.spec.wire.network import (
+    EndpointResource,
+    EndpointSettings,
+    Ipam,
+    IpamConfig,
+    NetworkInspect,
+    NetworkPruneResponse,
+    NetworkSummary,
+)
+from hafen.storage.database import Database
+
+log = logging.getLogger(__name__)
+
+_LIST_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
+
+
+class Networks:
+    """Every network of one engine; loop thread only. `drivers` are by the API's name of each."""
+
+    def __init__(
+        self,
+        database: Database,
+        events: Events,
+        drivers: Mapping[str, NetworkDriver],
+        default_bridge: str = DEFAULT_BRIDGE,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._events = events
+        self._drivers = drivers
+        self._default_bridge = default_bridge
+        self._clock = clock
+        self._records = NetworkRecords(database)
+        self._pools: dict[str, list[Pool]] = {}  # by network id
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}  # by container id, then network id
+
+    # --- the engine's life -----------------------------------------------------------------------------------------
+
+    def ensure_defaults(self) -> None:
+        """The three networks that are always there, written once."""
+        for name, driver in netrecords.DRIVERS.items():
+            if self._records.named(name) is None:
+                self._records.insert(self._default_record(name, driver))
+
+    def restore(self, living: Iterable[tuple[Guest, Attached]] = ()) -> Sequence[str]:
+        """Make the kernel agree: networks exist, living containers keep what they have, and what belongs to nobody is
+        removed. Called once, when it is known which containers live; returns warnings for the user."""
+        self.ensure_defaults()
+        for guest, attached in living:
+            self._adopt(guest, attached)
+        warnings: list[str] = []
+        for name, driver in self._drivers.items():
+            mine = {record.id: as_network(record) for record in self._records if record.driver == name}
+            endpoints = [
+                (mine[network_id], endpoint)
+                for held in self._endpoints.values()
+                for network_id, endpoint in held.items()
+                if network_id in mine
+            ]
+            try:
+                warnings += driver.restore(mine.values(), endpoints)
+            except HafenError as error:  # the engine is useful without; who attaches is told again
+                warnings.append(f"{name} networks do not work: {error}")
+        for warning in warnings:
+            log.warning("%s", warning)
+        return warnings
+
+    def close(self) -> None:
+        """The engine stops. Where no container is connected, nothing of ours stays in the kernel."""
+        if not any(self._endpoints.values()):
+            for record in self._records:
+                try:
+                    self._drivers[record.driver].delete(as_network(record))
+                except HafenError as error:
+                    log.warning("network %s stays behind: %s", record.name, error)
+        for driver in self._drivers.values():
+            driver.close()
+
+    def _adopt(self, guest: Guest, attached: Attached) -> None:
+        """Take over what a living container has."""
+        published = [
+            PublishedPort(ports.parse_port(key), binding.host_ip, int(binding.host_port))
+            for key, bindings in attached.ports.items()
+            for binding in bindings or ()
+        ]
+        for number, (name, settings) in enumerate(attached.networks.items()):
+            record = self._records.named(name)
+            if record is None or not settings.endpoint_id:
+                continue
+            endpoint = guests.restored(guest, settings, f"eth{number}", published)
+            if endpoint.ip and record.driver == "bridge":
+                published = []  # on the first endpoint that has addresses, as when it was attached
+            for text in (endpoint.ip, endpoint.ip6):
+                self._claim(record, text)
+            self._endpoints.setdefault(guest.id, {})[record.id] = endpoint
+
+    def _default_record(self, name: str, driver: str) -> NetworkRecord:
+        ipam, options, link = Ipam(driver="default"), {}, ""
+        if driver == "bridge":
+            link = self._default_bridge
+            subnet = choose_pool(self._occupied())
+            ipam = Ipam(driver="default", config=[IpamConfig(subnet=str(subnet), gateway=str(subnet[1]))])
+            options = {
+                f"{netrecords.OPTION}bridge.default_bridge": "true",
+                netrecords.ENABLE_ICC: "true",
+                netrecords.MASQUERADE: "true",
+                netrecords.HOST_BINDING: "0.0.0.0",
+                netrecords.BRIDGE_NAME: link,
+            }
+        return NetworkRecord(secrets.token_hex(32), name, driver, self._now(), ipam, link, options=options)
+
+    def _occupied(self) -> Sequence[IpNetwork]:
+        found = [subnet for record in self._records for subnet in netrecords.subnets(record)]
+        for driver in self._drivers.values():
+            found += driver.occupied()
+        return found
+
+    def _now(self) -> str:
+        return units.format_timestamp(self._clock())
+
+    # --- what the API asks -----------------------------------------------------------------------------------------
+
+    async def list(self, filters: Filters = NO_FILTERS) -> Sequence[NetworkSummary]:
+        filters.check(_LIST_FILTERS)
+        return [netrecords.as_summary(record) for record in self._records if self._matches(record, filters)]
+
+    async def inspect(self, ref: str) -> NetworkInspect:
+        record = self._records.find(ref)
+        containers = {
+            endpoint.container_id: EndpointResource(
+                name=endpoint.container_name,
+                endpoint_id=endpoint.id,
+                mac_address=endpoint.mac,
+                ipv4_address=f"{endpoint.ip}/{endpoint.prefix}" if endpoint.ip else "",
+                ipv6_address=f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",
+            )
+            for endpoint in self._connected(record)
+        }
+        return netrecords.as_inspect(record, containers)
+
+    async def remove(self, ref: str) -> None:
+        record = self._records.find(ref)
+        if record.predefined:
+            raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
+        if self._connected(record):
+            raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
+        self._drivers[record.driver].delete(as_network(record))
+        self._records.delete(record)
+        self._pools.pop(record.id, None)
+        self._tell("destroy", record)
+
+    async def prune(self, filters: Filters = NO_FILTERS) -> NetworkPruneResponse:
+        filters.check(("label", "label!", "until"))
+        until = filters.get("until")
+        oldest = units.format_timestamp(units.parse_timestamp(until[0], self._clock())) if until else None
+        deleted = []
+        for record in self._records:
+            if record.predefined or self._connected(record) or (oldest is not None and record.created >= oldest):
+                continue
+            if filters.matches_labels(record.labels) and not filters.excludes_labels(record.labels):
+                await self.remove(record.id)
+                deleted.append(record.name)
+        return NetworkPruneResponse(networks_deleted=deleted or None)
+
+    def _matches(self, record: NetworkRecord, filters: Filters) -> bool:
+        kind = "builtin" if record.predefined else "custom"
+        for wanted in filters.get("type"):
+            if wanted not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter: 'type'='{wanted}'")
+        if "dangling" in filters and filters.flag("dangling", False) != (
+            not record.predefined and not self._connected(record)
+        ):
+            return False
+        return (
+            filters.matches_any("driver", record.driver)
+            and filters.matches_any("scope", "local")
+            and filters.matches_any("type", kind)
+            and ("name" not in filters or any(want in record.name for want in filters.get("name")))
+            and ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
+            and filters.matches_labels(record.labels)
+        )
+
+    def _connected(self, record: NetworkRecord) -> Sequence[Endpoint]:
+        return [held[record.id] for held in self._endpoints.values() if record.id in held]
+
+    def _tell(self, action: str, record: NetworkRecord, **more: str) -> None:
+        self._events.publish("network", action, record.id, {**more, "name": record.name, "type": record.driver})
+
+    # --- what a container's start and end ask ----------------------------------------------------------------------
+
+    def check(self, guest: Guest) -> None:
+        """At create: whether the networks that exist can give what the container asks of them."""
+        for name, settings in guest.networks.items():
+            try:
+                record = self._records.find(name)
+            except NotFound:
+                continue  # it may exist when the container starts, as with Docker
+            guests.check_endpoint(record, settings)
+
+    async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
+        """Connect a container that is about to start to every network it asks for, and write the files of its /etc
+        into `directory`. All or nothing. `netns` is None exactly where `guests.has_own_namespace` is false."""
+        joins = [(self._records.find(name), settings) for name, settings in guest.networks.items()]
+        for record, settings in joins:
+            guests.check_endpoint(record, settings)
+        way_out = _way_out(joins)
+        with ExitStack() as undo:
+            undo.callback(self.release, guest.id)
+            for number, (record, settings) in enumerate(joins):
+                self._attach(guest, record, settings, netns, number, is_way_out=record is way_out)
+            held = self._endpoints.get(guest.id, {})
+            self._write_files(guest, [record for record, _ in joins], directory)
+            undo.pop_all()
+        return Attached(
+            {record.name: guests.filled(guest, record, settings, held[record.id]) for record, settings in joins},
+            guests.port_map(guest, held.values()),
+        )
+
+    def release(self, container_id: str) -> None:
+        """A container ended: ports and addresses are free again. Its links go with its network namespace.
+
+        Does nothing where it is connected to nothing.
+        """
+        for network_id, endpoint in self._endpoints.pop(container_id, {}).items():
+            record = self._records.find(network_id)
+            try:
+                self._drivers[record.driver].detach(as_network(record), endpoint)
+            finally:
+                for text in (endpoint.ip, endpoint.ip6):
+                    self._give_back(record, text)
+            self._tell("disconnect", record, container=container_id)
+
+    def renamed(self, container_id: str, name: str) -> None:
+        """A container has another name now."""
+        held = self._endpoints.get(container_id, {})
+        for network_id, endpoint in held.items():
+            held[network_id] = replace(endpoint, container_name=name)
+
+    def _attach(
+        self, guest: Guest, record: NetworkRecord, settings: EndpointSettings, netns: Netns | None, number: int,
+        *, is_way_out: bool,
+    ) -> None:  # fmt: skip
+        with ExitStack() as undo:
+            ip, prefix, ip6, prefix6 = "", 0, "", 0
+            for pool in self._pools_of(record):
+                address = self._allocate(pool, settings)
+                undo.callback(pool.release, ip_address(address))
+                if pool.subnet.version == 4:
+                    ip, prefix = address, pool.subnet.prefixlen
+                else:
+                    ip6, prefix6 = address, pool.subnet.prefixlen
+            wish = Wish(
+                id=secrets.token_hex(32),
+                container_id=guest.id,
+                container_name=guest.name,
+                interface=f"eth{number}",
+                ip=ip,
+                prefix=prefix,
+                ip6=ip6,
+                prefix6=prefix6,
+                mac=(settings.mac_address.replace("-", ":").lower() or mac_of(ip)) if ip else "",
+                default_route=is_way_out,
+                ports=guests.wanted_ports(guest) if is_way_out else (),
+            )
+            endpoint = self._drivers[record.driver].attach(as_network(record), wish, netns)
+            undo.pop_all()
+        self._endpoints.setdefault(guest.id, {})[record.id] = endpoint
+        self._tell("connect", record, container=guest.id)
+
+    def _write_files(self, guest: Guest, joined: Iterable[NetworkRecord], directory: str) -> None:
+        networks = list(joined)
+        endpoints = [self._endpoints[guest.id][record.id] for record in networks]
+        embedded = any(record.user_defined and record.driver == "bridge" for record in networks)
+        bridge = self._records.find("bridge")
+        gateway = (bridge.ipam.config or [IpamConfig()])[0].gateway
+        files = guests.etc_files(guest, endpoints, etcfiles.host_resolver(), embedded=embedded, gateway=gateway)
+        os.makedirs(directory, exist_ok=True)
+        etcfiles.write(directory, files)
+
+    def _pools_of(self, record: NetworkRecord) -> Sequence[Pool]:
+        if record.id not in self._pools:
+            self._pools[record.id] = netrecords.pools(record)
+        return self._pools[record.id]
+
+    @staticmethod
+    def _allocate(pool: Pool, settings: EndpointSettings) -> str:
+        asked = settings.ipam_config
+        wanted = "" if asked is None else asked.ipv4_address if pool.subnet.version == 4 else asked.ipv6_address
+        if not wanted:
+            return str(pool.allocate())
+        pool.claim(ip_address(wanted))
+        return wanted
+
+    def _claim(self, record: NetworkRecord, text: str) -> None:
+        for pool in self._pools_of(record):
+            if text and ip_address(text) in pool.subnet:
+                try:
+                    pool.claim(ip_address(text))
+                except Forbidden as error:
+                    log.warning("network %s: %s has two owners: %s", record.name, text, error)
+
+    def _give_back(self, record: NetworkRecord, text: str) -> None:
+        for pool in self._pools_of(record):
+            if text and ip_address(text) in pool.subnet:
+                pool.release(ip_address(text))
+
+
+def _way_out(joins: Iterable[tuple[NetworkRecord, EndpointSettings]]) -> NetworkRecord | None:
+    """The network that gives the default route and the published ports: the highest priority, then the first name."""
+    candidates = [(record, settings) for record, settings in joins if not record.internal]
+    ordered = sorted(candidates, key=lambda pair: (-pair[1].gw_priority, pair[0].name))
+    return ordered[0][0] if ordered else None
