@@ -226,6 +226,8 @@ class Rtnetlink:
     def execute(self, *requests: Request) -> None:
         """Perform the requests in order, in one datagram. All are tried; the first that failed raises its OSError,
         with the kernel's own words in the message."""
+        if not requests:
+            return
         first = self._sequence + 1
         datagram = b""
         for request in requests:

@@ -79,6 +79,8 @@ class BridgeDriver:
             )  # fmt: skip
             undo.callback(self._delete_link, link)
             ports = self._publish(network, wish)
+            if ports or not network.icc:
+                self._set_port(link, hairpin=bool(ports), isolated=not network.icc)
             undo.pop_all()
         gateway, gateway6 = _by_version(gateways)
         return Endpoint(
@@ -181,6 +183,13 @@ class BridgeDriver:
             endpoint = f"endpoint {wish.container_name} ({wish.id})"
             raise System(f"driver failed programming external connectivity on {endpoint}: {error}") from error
         return ports
+
+    def _set_port(self, name: str, *, hairpin: bool, isolated: bool) -> None:
+        """`hairpin`: with br_netfilter, a container that uses its own published port has its frames redirected within
+        the bridge, back to where they came from."""
+        link = self._route.link(name)
+        if link is not None:
+            self._route.execute(rtnetlink.set_bridge_port(link.ifindex, hairpin=hairpin, isolated=isolated))
 
     def _delete_link(self, name: str) -> None:
         """Also where it has gone already."""

@@ -190,11 +190,28 @@ def _who_has(protocol: str, number: int) -> str:
         inodes |= {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == number}
     inodes.discard("socket:[0]")
     for pid in (name for name in os.listdir("/proc") if name.isdigit()) if inodes else ():
-        try:
-            links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-            if links & inodes:
-                with open(f"/proc/{pid}/comm") as file:
-                    return f"{file.read().strip()}, pid {pid}"
-        except OSError:
-            continue  # it has gone meanwhile
+        if any(_link(f"/proc/{pid}/fd/{fd}") in inodes for fd in _listed(f"/proc/{pid}/fd")):
+            return f"{_command(pid)}, pid {pid}"
     return ""
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:  # the process ended meanwhile
+        return []
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _command(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return "a process that has ended"
