@@ -174,3 +174,16 @@ def reflink(destination: int, source: int) -> bool:
             return False
         raise
     return True
+
+
+def duplicate(fd: int, lowest: int) -> int:
+    """A close-on-exec copy of `fd` with the first free number from `lowest` on."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True

@@ -1,8 +1,9 @@
 """mount, umount2, pivot_root and the descriptor-based mount API.
 
 mount(2), umount2(2), pivot_root(2), open_tree(2), move_mount(2), mount_setattr(2), fsopen(2), fsconfig(2), fsmount(2).
-A mount made by `new_mount`, `bind_fd` or `overlay_fd` belongs to no namespace: its descriptor works as a directory
-descriptor for openat and friends (O_PATH: open "." below it to list), and goes away with it unless `attach` puts it somewhere.
+A mount made by `new_mount`, `bind_fd` or `overlay_fd` belongs to no namespace: its descriptor works as the `dir_fd` of
+openat and friends (it is O_PATH: open "." below it to list), and it goes away with it unless `attach` puts it
+somewhere.
 """
 
 import ctypes

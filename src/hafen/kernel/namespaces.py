@@ -1,4 +1,4 @@
-"""Namespaces: unshare, setns, id maps, and descriptors of a process's namespaces.
+"""Namespaces: unshare, setns, id maps, descriptors of a process's namespaces, and the names that a uts one holds.
 
 namespaces(7), user_namespaces(7), time_namespaces(7), setns(2).
 """
@@ -6,7 +6,7 @@ namespaces(7), user_namespaces(7), time_namespaces(7), setns(2).
 import os
 import signal
 from collections.abc import Sequence
-from ctypes import c_int
+from ctypes import c_char_p, c_int, c_size_t
 from typing import NamedTuple
 
 from hafen.kernel import consts, process
@@ -14,6 +14,8 @@ from hafen.kernel.libc import oserror, system_call
 
 _unshare = system_call("unshare", c_int)
 _setns = system_call("setns", c_int, c_int)
+_sethostname = system_call("sethostname", c_char_p, c_size_t)
+_setdomainname = system_call("setdomainname", c_char_p, c_size_t)
 
 
 class Kind(NamedTuple):
@@ -99,3 +101,15 @@ def new_user_namespace(uid_maps: Sequence[IDMap], gid_maps: Sequence[IDMap]) -> 
         process.pidfd_send_signal(child.pidfd, signal.SIGKILL)
         process.wait_pidfd(child.pidfd)
         os.close(child.pidfd)
+
+
+def set_hostname(name: str) -> None:
+    encoded = os.fsencode(name)
+    if _sethostname(encoded, len(encoded)) < 0:
+        raise oserror("sethostname", name)
+
+
+def set_domain_name(name: str) -> None:
+    encoded = os.fsencode(name)
+    if _setdomainname(encoded, len(encoded)) < 0:
+        raise oserror("setdomainname", name)
