@@ -23,7 +23,8 @@ from hafen.spec.wire.network import EndpointSettings, PortMap
 from hafen.storage.database import Database
 
 if TYPE_CHECKING:
-    from hafen.engine.shimlink import Shim
+    from hafen.engine.exec import Exec
+    from hafen.engine.shimlink import AttachClient, Shim
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,7 +67,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
 class Container:
     """One container in memory."""
 
-    __slots__ = ("execs", "lock", "record", "restart", "sessions", "shim", "status", "waiters")
+    __slots__ = ("execs", "exits", "keep", "lock", "record", "restart", "sessions", "shim", "status", "waiters")
 
     def __init__(self, record: Record, status: Status) -> None:
         self.record = record
@@ -75,7 +76,9 @@ class Container:
         self.shim: Shim | None = None
         self.sessions: list[PendingSession] = []
         self.waiters: list[Waiter] = []
-        self.execs: dict[str, object] = {}
+        self.exits: list[asyncio.Future[None]] = []
+        self.execs: dict[str, Exec] = {}
+        self.keep = False  # an auto-removed container that is being restarted stays
         self.restart: asyncio.TimerHandle | None = None
 
     @property
@@ -95,6 +98,14 @@ class Container:
         if not self.alive or self.shim is None:
             raise lifecycle.not_running(self.id)
         return self.shim
+
+    def resolve(self, result: WaitResult, *conditions: str) -> None:
+        """Answer everyone who waits for one of the conditions."""
+        for waiter in tuple(self.waiters):
+            if waiter.condition in conditions:
+                self.waiters.remove(waiter)
+                if not waiter.future.done():
+                    waiter.future.set_result(result)
 
     def event_attributes(self, **more: str) -> dict[str, str]:
         """What Docker tells of a container with each of its events."""
@@ -116,13 +127,23 @@ class WaitResult(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+def wait_for_exit(container: Container) -> asyncio.Future[None]:
+    """Resolves when the container's exit is recorded, restart policy or not; at once where it does not run."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if container.alive:
+        container.exits.append(ended)
+    else:
+        ended.set_result(None)
+    return ended
+
+
 class PendingSession:
     """A client that attached before the start. `ready` resolves when its socket is here (None: it went away)."""
 
     __slots__ = ("ready",)
 
     def __init__(self) -> None:
-        self.ready: asyncio.Future[object | None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[AttachClient | None] = asyncio.get_running_loop().create_future()
 
 
 class Containers:
@@ -132,6 +153,7 @@ class Containers:
         self._database = database
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, str] = {}
+        self.execs: dict[str, Exec] = {}
 
     def load(self) -> None:
         """Read every row; called once, before anything else."""
@@ -219,6 +241,8 @@ class Containers:
 
     def forget(self, container: Container) -> None:
         self._by_id.pop(container.id, None)
+        for exec_id in container.execs:
+            self.execs.pop(exec_id, None)
         if self._by_name.get(container.name) == container.id:
             del self._by_name[container.name]
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,7 +100,7 @@ class RemoveService(Protocol):
 class ListingService(Protocol):
     async def list(
         self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters = NO_FILTERS
-    ) -> list[wire.ContainerSummary]: ...
+    ) -> Sequence[wire.ContainerSummary]: ...
 
 
 class InspectService(Protocol):

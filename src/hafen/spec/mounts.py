@@ -45,6 +45,7 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     driver_options: dict[str, str] = {}
     tmpfs_options: tuple[str, ...] = ()
+    from_tmpfs: bool = False
 
 
 def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
@@ -135,6 +136,7 @@ def parse_tmpfs(destination: str, options: str) -> MountPoint:
         mode=options,
         rw="ro" not in words,
         tmpfs_options=("noexec", "nosuid", "nodev", *words),
+        from_tmpfs=True,
     )
 
 

@@ -1,0 +1,258 @@
+"""Create a container: resolve the image, merge configurations, make snapshot, volumes and record in one transaction.
+
+Everything that is checked is checked before anything is made. Then one transaction holds the snapshot's row, the
+volumes' rows and the container's: after a crash either all of it is there or none, and directories without a row are
+removed by the snapshotter's and `recover`'s sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hafen.engine import copyup, hostconfig
+from hafen.engine.events import Events
+from hafen.engine.hostfacts import TINI, HostFacts
+from hafen.engine.records import Container, Containers, Record
+from hafen.engine.volumes import VolumeRecord, Volumes
+from hafen.errors import InvalidArgument, NotFound, System
+from hafen.spec import mounts, names
+from hafen.spec.mounts import MountPoint
+from hafen.spec.wire.container import ContainerConfig, CreateRequest, CreateResponse
+from hafen.spec.wire.hostconfig import HostConfig, LogConfig
+from hafen.spec.wire.image import ImageConfig
+from hafen.spec.wire.network import EndpointSettings, NetworkingConfig
+from hafen.storage.database import Database
+
+if TYPE_CHECKING:
+    from hafen.engine.images import Image, Images
+    from hafen.storage.snapshot import Snapshotter
+
+_CONFIG_FIELDS = tuple(field.name for field in msgspec.structs.fields(ContainerConfig))
+
+
+def new_id() -> str:
+    """A fresh 64-hex id whose short form is never a number (tools read that as one)."""
+    while (text := secrets.token_hex(32))[:12].isdecimal():
+        pass
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Creator:
+    """`Services.create`."""
+
+    database: Database
+    containers: Containers
+    images: Images
+    snapshotter: Snapshotter
+    volumes: Volumes
+    events: Events
+    host: HostFacts
+    runtimes: Collection[str]
+    default_log: LogConfig
+    check_networks: Callable[[HostConfig, NetworkingConfig | None], dict[str, EndpointSettings]]
+
+    async def create(self, name: str | None, request: CreateRequest, platform: str | None = None) -> CreateResponse:
+        if request == CreateRequest():
+            raise InvalidArgument("config cannot be empty in order to create a container")
+        wanted = request.host_config or HostConfig()
+        config = ContainerConfig(**{field: getattr(request, field) for field in _CONFIG_FIELDS})
+        hostconfig.check_config(config)
+        hostconfig.check_host_config(wanted, config, self.host, self.runtimes)
+        hostconfig.refuse_missing(config, wanted)
+        if wanted.init and not self.host.init:
+            raise System(f"--init needs {TINI}, which is not installed here; install Debian's package tini")
+        image = self._image(config.image, platform)
+        config = merge(config, image.config)
+        path, args = command(config)
+        self._check_others(wanted)
+        wanted = hostconfig.complete(wanted, self.host, self.default_log)
+        networks = self.check_networks(wanted, request.networking_config)
+        points = self._mount_points(config, wanted)
+        container_id = new_id()
+        if name:
+            try:
+                name = names.check_container_name(name)
+            except InvalidArgument as error:
+                raise InvalidArgument(error.message) from None
+            self.containers.check_name(name)
+        else:
+            name = names.random_name(secrets.choice, self.containers.name_taken)
+        record = Record(
+            id=container_id,
+            name=name,
+            created_ns=time.time_ns(),
+            image=config.image,
+            image_id=image.id,
+            config=_named_hostname(config, wanted, container_id, self._network_owner(wanted), self.host),
+            host_config=wanted,
+            path=path,
+            args=args,
+            snapshotter=self.snapshotter.name,
+            parent=image.snapshot,
+            networks=networks,
+            mounts=points,
+        )
+        container, fresh = self._write(record)
+        if fresh:
+            await self._copy_up(container, fresh)
+        self.events.publish("container", "create", container_id, container.event_attributes())
+        return CreateResponse(id=container_id, warnings=self._warnings(wanted))
+
+    def _image(self, ref: str, platform: str | None) -> Image:
+        if not ref:
+            raise InvalidArgument("config cannot be empty in order to create a container")
+        image = self.images.resolve(ref)
+        if platform:
+            actual = f"linux/{image.config_architecture}"
+            if "/".join(platform.split("/")[:2]) != actual:
+                raise NotFound(
+                    f"image with reference {ref} was found but does not match the specified platform: "
+                    f"wanted {platform}, actual: {actual}"
+                )
+        return image
+
+    def _check_others(self, wanted: HostConfig) -> None:
+        """Containers whose namespaces are to be shared must exist."""
+        for mode in (wanted.ipc_mode, wanted.pid_mode):
+            kind, _, ref = mode.partition(":")
+            if kind == "container" and ref and self.containers.lookup(ref) is None:
+                raise InvalidArgument(f"No such container: {ref}")
+
+    def _network_owner(self, wanted: HostConfig) -> Container | None:
+        kind, _, ref = wanted.network_mode.partition(":")
+        return self.containers.lookup(ref) if kind == "container" else None
+
+    def _mount_points(self, config: ContainerConfig, wanted: HostConfig) -> tuple[MountPoint, ...]:
+        """All mounts by destination: of others, binds, mounts, tmpfs, and then what the image declares."""
+        found: dict[str, MountPoint] = {}
+        for text in wanted.volumes_from or ():
+            ref, mode = mounts.parse_volumes_from(text)
+            donor = self.containers.lookup(ref)
+            if donor is None:
+                raise InvalidArgument(f"No such container: {ref}")
+            for point in donor.record.mounts:
+                if point.type != "tmpfs":
+                    rw = point.rw and "ro" not in mode.split(",")
+                    found[point.destination] = msgspec.structs.replace(point, rw=rw, anonymous=False, copy_up=False)
+        own: dict[str, MountPoint] = {}
+        requested = (
+            *(mounts.parse_bind(text, wanted.volume_driver) for text in wanted.binds or ()),
+            *(mounts.parse_mount(mount) for mount in wanted.mounts),
+            *(mounts.parse_tmpfs(where, options) for where, options in wanted.tmpfs.items()),
+        )
+        for point in requested:
+            if point.destination in own:
+                raise InvalidArgument(f"Duplicate mount point: {point.destination}")
+            if point.type == "bind" and not point.create_source and not os.path.lexists(point.source):
+                raise InvalidArgument(
+                    f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+                )
+            own[point.destination] = point
+        found.update(own)
+        for destination in config.volumes or {}:
+            declared = mounts.image_volume(destination)
+            if declared is not None:
+                found.setdefault(declared.destination, declared)
+        return tuple(found.values())
+
+    def _write(self, record: Record) -> tuple[Container, list[MountPoint]]:
+        """One transaction; returns the container and the volumes that are new."""
+        made: list[VolumeRecord] = []
+        fresh: list[MountPoint] = []
+        points: list[MountPoint] = []
+        try:
+            with self.database.transaction(durable=not record.host_config.auto_remove):
+                for point in record.mounts:
+                    if point.type == "volume":
+                        volume, new = self.volumes.ensure(
+                            point.name, point.driver, point.labels or None, point.driver_options or None
+                        )
+                        point = msgspec.structs.replace(point, name=volume.name)
+                        if new:
+                            made.append(volume)
+                        if new and point.copy_up and not volume.options and not point.subpath:
+                            fresh.append(point)
+                    points.append(point)
+                record = msgspec.structs.replace(record, mounts=tuple(points))
+                self.snapshotter.prepare(record.id, record.parent)
+                self.containers.insert(record)
+        except BaseException:
+            self.volumes.discard(made)
+            raise
+        return self.containers.publish(record), fresh
+
+    async def _copy_up(self, container: Container, fresh: list[MountPoint]) -> None:
+        """Fill new volumes with what the image has in their places."""
+        tree = self.snapshotter.tree(container.id)
+        places = [(point.destination, self.volumes.path(point.name)) for point in fresh]
+        await asyncio.to_thread(copyup.copy_up, tree, places)
+
+    def _warnings(self, wanted: HostConfig) -> list[str]:
+        warnings = []
+        if wanted.oom_kill_disable and not wanted.memory:
+            warnings.append(
+                "OOM killer is disabled for the container, but no memory limit is set, this can result in the "
+                "system running out of resources."
+            )
+        if wanted.ipc_mode == "host" and wanted.shm_size != HostConfig().shm_size and wanted.shm_size != 64 << 20:
+            warnings.append("--shm-size has no effect together with the host's IPC namespace.")
+        return warnings
+
+
+def merge(own: ContainerConfig, image: ImageConfig | None) -> ContainerConfig:
+    """The container's configuration over the image's (moby `runconfig`, `daemon/commit.go: merge`)."""
+    image = image or ImageConfig()
+    set_here = {entry.partition("=")[0] for entry in own.env or ()}
+    env = [*(own.env or ()), *(entry for entry in image.env if entry.partition("=")[0] not in set_here)]
+    entrypoint, cmd = own.entrypoint, own.cmd
+    if not entrypoint:
+        cmd = cmd or list(image.cmd) or None
+        if entrypoint is None:
+            entrypoint = list(image.entrypoint) or None
+    return msgspec.structs.replace(
+        own,
+        user=own.user or image.user,
+        exposed_ports={**image.exposed_ports, **own.exposed_ports},
+        env=env or None,
+        cmd=cmd,
+        entrypoint=entrypoint,
+        working_dir=own.working_dir or image.working_dir,
+        volumes={**image.volumes, **(own.volumes or {})} or None,
+        labels={**image.labels, **own.labels},
+        stop_signal=own.stop_signal or image.stop_signal,
+        shell=own.shell or list(image.shell),
+    )
+
+
+def command(config: ContainerConfig) -> tuple[str, tuple[str, ...]]:
+    """(path, arguments) of the first process; an entrypoint of one empty word is none."""
+    entrypoint = config.entrypoint or []
+    if entrypoint == [""]:
+        entrypoint = []
+    words = (*entrypoint, *(config.cmd or ()))
+    if not words:
+        raise InvalidArgument("no command specified")
+    return words[0], words[1:]
+
+
+def _named_hostname(
+    config: ContainerConfig, wanted: HostConfig, container_id: str, owner: Container | None, host: HostFacts
+) -> ContainerConfig:
+    """The hostname: what was asked, that of a shared network's owner or of the host, or the short id."""
+    if config.hostname:
+        return config
+    if owner is not None:
+        name, domain = owner.record.config.hostname, owner.record.config.domainname
+        return msgspec.structs.replace(config, hostname=name, domainname=config.domainname or domain)
+    if wanted.network_mode == "host" or wanted.uts_mode == "host":
+        return msgspec.structs.replace(config, hostname=host.hostname)
+    return msgspec.structs.replace(config, hostname=container_id[:12])

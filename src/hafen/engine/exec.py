@@ -1,0 +1,234 @@
+"""Exec: further processes in running containers; create, start, inspect, resize.
+
+Execs live as long as their container and this engine: Docker forgets them at its restart too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from dataclasses import dataclass, field
+
+from hafen.engine import specgen
+from hafen.engine.attach import detach_keys
+from hafen.engine.create import new_id
+from hafen.engine.events import Events
+from hafen.engine.hostfacts import HostFacts
+from hafen.engine.records import Container, Containers
+from hafen.engine.scope import Scope
+from hafen.engine.services import ExecStartOptions, Session
+from hafen.engine.shimlink import AttachClient, ExecHandle
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed
+from hafen.spec import runtime_config, stdcopy
+from hafen.spec.lifecycle import State, not_running
+from hafen.spec.runtime_config import Box, Capabilities, Process, User
+from hafen.spec.wire.exec import ExecConfig, ExecInspect, ProcessConfig
+
+_STDOUT = 1
+_KEPT = 512  # ended execs that a container remembers
+
+
+@dataclass(slots=True, eq=False)
+class Exec:
+    """One exec. `exit_code` is None until it has ended."""
+
+    id: str
+    container: Container
+    config: ExecConfig
+    started: bool = False
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Execs:
+    """`Services.exec`."""
+
+    def __init__(self, containers: Containers, events: Events, host: HostFacts, scope: Scope) -> None:
+        self._containers = containers
+        self._events = events
+        self._host = host
+        self._scope = scope
+
+    async def create(self, ref: str, config: ExecConfig) -> str:
+        container = self._containers.find(ref)
+        self._check(container, ref)
+        if not config.cmd:
+            raise InvalidArgument("No exec command specified")
+        if config.detach_keys:
+            detach_keys(config.detach_keys)
+        for entry in config.env or ():
+            if not entry or entry.startswith("="):
+                raise InvalidArgument(f"invalid environment variable: {entry}")
+        self._forget_ended(container)
+        exec_id = new_id()
+        self._containers.execs[exec_id] = container.execs[exec_id] = Exec(exec_id, container, config)
+        self._tell(self._containers.execs[exec_id], f"exec_create: {' '.join(config.cmd)}")
+        return exec_id
+
+    def ids(self, container: Container) -> list[str] | None:
+        """Ids of the execs that are running or yet to be started; None where there are none."""
+        return [key for key, one in container.execs.items() if one.exit_code is None] or None
+
+    async def start(self, exec_id: str, options: ExecStartOptions) -> Session | None:
+        one = self._find(exec_id)
+        if one.started:
+            raise Conflict(
+                f"Exec command {exec_id} is already running"
+                if one.running
+                else f"Error: Exec command {exec_id} has already run"
+            )
+        self._check(one.container, one.container.name)
+        one.started = True
+        if not options.detach:
+            return ExecSession(self, one, options)
+        await self.run(one, options, None)
+        return None
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None:
+        one = self._find(exec_id)
+        if not one.running:
+            raise NotFound(f"process does not exist {exec_id}: not found")
+        await one.container.running_shim().resize(height, width, exec_id)
+
+    async def inspect(self, exec_id: str) -> ExecInspect:
+        one = self._find(exec_id)
+        config = one.config
+        words = config.cmd or [""]
+        return ExecInspect(
+            id=one.id,
+            running=one.running,
+            exit_code=one.exit_code,
+            process_config=ProcessConfig(
+                tty=config.tty,
+                entrypoint=words[0],
+                arguments=list(words[1:]),
+                privileged=config.privileged,
+                user=config.user,
+            ),
+            open_stdin=config.attach_stdin,
+            open_stderr=config.attach_stderr,
+            open_stdout=config.attach_stdout,
+            can_remove=False,
+            container_id=one.container.id,
+            detach_keys=base64.b64encode(detach_keys(config.detach_keys)).decode() if config.detach_keys else "",
+            pid=one.pid,
+        )
+
+    async def run(self, one: Exec, options: ExecStartOptions, client: AttachClient | None) -> ExecHandle:
+        """Start the process; StartFailed where it cannot be, and its exit code is then what Docker reports."""
+        size = options.console_size or _size(one.config)
+        try:
+            shim = one.container.running_shim()
+            self._tell(one, f"exec_start: {' '.join(one.config.cmd or ())}")
+            process = runtime_config.to_json(self._process(one, size))
+            handle = await shim.exec(one.id, process, client, size)
+        except HafenError as error:
+            one.exit_code = error.exit_code if isinstance(error, StartFailed) else 126
+            if isinstance(error, StartFailed):
+                raise StartFailed(
+                    f"OCI runtime exec failed: exec failed: {error.message}: unknown", error.exit_code
+                ) from error
+            raise
+        one.running, one.pid = True, handle.pid
+        handle.exited.add_done_callback(lambda future: self._exited(one, future.result()))
+        return handle
+
+    def _exited(self, one: Exec, code: int) -> None:
+        one.running, one.exit_code = False, code
+        self._tell(one, "exec_die", exitCode=str(code))
+        one.ended.set()
+
+    def _process(self, one: Exec, size: tuple[int, int] | None) -> Process:
+        """The container's own process with what the exec says otherwise."""
+        config, record = one.config, one.container.record
+        hostname = record.config.hostname
+        given = self._host.capabilities if config.privileged else specgen.capabilities(record.host_config, self._host)
+        own = specgen.process(record, self._host, hostname, init=False)
+        return own._replace(
+            args=tuple(config.cmd or ()),
+            cwd=config.working_dir or own.cwd,
+            env=specgen.environment(hostname, config.tty, (*(record.config.env or ()), *(config.env or ()))),
+            terminal=config.tty,
+            console_size=Box(*size) if size and config.tty else None,
+            user=User(name=config.user or record.config.user, group_add=own.user.group_add),
+            capabilities=Capabilities(bounding=given, effective=given, permitted=given),
+        )
+
+    def _find(self, exec_id: str) -> Exec:
+        one = self._containers.execs.get(exec_id)
+        if one is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return one
+
+    def _check(self, container: Container, ref: str) -> None:
+        if container.status.state is State.PAUSED:
+            raise Conflict(f"Container {ref} is paused, unpause the container before exec")
+        if container.status.state is State.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        if not container.alive:
+            raise not_running(container.id)
+
+    def _tell(self, one: Exec, action: str, **more: str) -> None:
+        attributes = one.container.event_attributes(execID=one.id, **more)
+        self._events.publish("container", action, one.container.id, attributes)
+
+    def _forget_ended(self, container: Container) -> None:
+        ended = [key for key, one in container.execs.items() if one.exit_code is not None]
+        for exec_id in ended[: max(0, len(ended) - _KEPT)]:
+            del container.execs[exec_id], self._containers.execs[exec_id]
+
+
+class ExecSession:
+    """The client of an exec that was started attached; its process starts with `run`."""
+
+    def __init__(self, owner: Execs, one: Exec, options: ExecStartOptions) -> None:
+        self._owner = owner
+        self._one = one
+        self._options = options
+
+    @property
+    def tty(self) -> bool:
+        return self._one.config.tty
+
+    async def run(self, sock: socket.socket, prefix: bytes = b"") -> None:
+        config = self._one.config
+        client = AttachClient(
+            sock=sock,
+            stdin=config.attach_stdin,
+            stdout=config.attach_stdout or config.tty,
+            stderr=config.attach_stderr,
+            multiplexed=not config.tty,
+            detach_keys=detach_keys(config.detach_keys),
+            prefix=prefix,
+        )
+        spare = sock.dup()
+        try:
+            await self._owner.run(self._one, self._options, client)
+        except HafenError as error:
+            await self._explain(spare, error)
+            return
+        finally:
+            spare.close()
+        await client.done
+
+    async def _explain(self, sock: socket.socket, error: HafenError) -> None:
+        """Its head is sent: what went wrong is told in the stream, as Docker does."""
+        text = f"{error.message}\r\n".encode()
+        sock.setblocking(False)
+        try:
+            data = text if self.tty else stdcopy.frame(_STDOUT, text)
+            await asyncio.get_running_loop().sock_sendall(sock, data)
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it went away
+
+    def abandon(self) -> None:
+        self._one.exit_code = 126
+
+
+def _size(config: ExecConfig) -> tuple[int, int] | None:
+    size = config.console_size
+    return (size[0], size[1]) if size and len(size) == 2 else None

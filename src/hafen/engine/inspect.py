@@ -1,0 +1,247 @@
+"""Records as the API shows them; and rename, update, changes and top of one container."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from hafen.engine import hostconfig, specgen
+from hafen.engine.events import Events
+from hafen.engine.exec import Execs
+from hafen.engine.hostfacts import HostFacts
+from hafen.engine.networks import Networks
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Containers, Status
+from hafen.engine.start import block_devices
+from hafen.errors import Conflict, HafenError, InvalidArgument, System
+from hafen.spec import names, runtime_config, units
+from hafen.spec.lifecycle import State
+from hafen.spec.mounts import MountPoint
+from hafen.spec.wire import container as wire
+from hafen.spec.wire.hostconfig import HostConfig, Resources
+from hafen.spec.wire.image import GraphDriver
+from hafen.spec.wire.network import EndpointSettings, NetworkSettings
+from hafen.storage.snapshot import Snapshotter
+
+_LIMITS = tuple(field.name for field in msgspec.structs.fields(Resources))
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """`Services.inspect`."""
+
+    containers: Containers
+    execs: Execs
+    networks: Networks
+    snapshotter: Snapshotter
+    events: Events
+    host: HostFacts
+    paths: Paths
+
+    async def inspect(self, ref: str, size: bool = False) -> wire.ContainerInspect:
+        container = self.containers.find(ref)
+        shown = self._show(container)
+        if size:
+            own, whole = await sizes(self.snapshotter, container)
+            shown = msgspec.structs.replace(shown, size_rw=own, size_root_fs=whole)
+        return shown
+
+    def _show(self, container: Container) -> wire.ContainerInspect:
+        record, status = container.record, container.status
+        directory = self._files_directory(container)
+        return wire.ContainerInspect(
+            id=record.id,
+            created=units.format_timestamp(record.created_ns),
+            path=record.path,
+            args=list(record.args),
+            state=show_state(status),
+            image=record.image_id,
+            resolv_conf_path=os.path.join(directory, "resolv.conf") if status.started_ns else "",
+            hostname_path=os.path.join(directory, "hostname") if status.started_ns else "",
+            hosts_path=os.path.join(directory, "hosts") if status.started_ns else "",
+            log_path=self._log_path(container),
+            name=f"/{record.name}",
+            restart_count=status.restart_count,
+            driver=record.snapshotter,
+            platform=record.platform,
+            exec_ids=self.execs.ids(container),
+            host_config=record.host_config,
+            graph_driver=GraphDriver(data=None, name=record.snapshotter),
+            mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
+            config=record.config,
+            network_settings=NetworkSettings(
+                sandbox_id=record.id if container.alive else "",
+                sandbox_key=f"/proc/{status.pid}/ns/net" if container.alive else "",
+                ports=status.ports if container.alive else {},
+                networks=show_networks(container),
+            ),
+        )
+
+    def _files_directory(self, container: Container) -> str:
+        mode = container.record.host_config.network_mode
+        owner = self.containers.lookup(mode.partition(":")[2]) if mode.startswith("container:") else None
+        return self.paths.container((owner or container).id)
+
+    def _log_path(self, container: Container) -> str:
+        if container.record.host_config.log_config.type != "json-file" or not container.status.started_ns:
+            return ""
+        return os.path.join(self.paths.logs(container.id), f"{container.id}-json.log")
+
+    async def changes(self, ref: str) -> list[wire.FilesystemChange]:
+        container = self.containers.find(ref)
+        tree = self.snapshotter.tree(container.id)
+        return await asyncio.to_thread(
+            lambda: [wire.FilesystemChange(path=change.path, kind=int(change.kind)) for change in tree.changes()]
+        )
+
+    async def rename(self, ref: str, name: str) -> None:
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        container = self.containers.find(ref)
+        old = container.name
+        try:
+            names.check_container_name(f"/{name.removeprefix('/')}")
+            name = name.removeprefix("/")
+            if name == old:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            self.containers.check_name(name)
+        except (InvalidArgument, Conflict) as error:
+            if error.message.startswith("Renaming"):
+                raise
+            raise type(error)(f"Error when allocating new name: {error.message}") from error
+        async with container.lock:
+            self.containers.replace(container, msgspec.structs.replace(container.record, name=name))
+            self.networks.renamed(container.id, name)
+        self.events.publish("container", "rename", container.id, container.event_attributes(oldName=f"/{old}"))
+
+    async def update(self, ref: str, request: wire.UpdateRequest) -> wire.UpdateResponse:
+        """New limits and restart policy; zero and None leave a limit as it is."""
+        container = self.containers.find(ref)
+        wanted = merge_limits(container.record.host_config, request)
+        try:
+            hostconfig.check_resources(wanted, self.host)
+            if request.restart_policy.name:
+                if wanted.auto_remove and request.restart_policy.name != "no":
+                    raise InvalidArgument(
+                        "Restart policy cannot be updated because AutoRemove is enabled for the container"
+                    )
+                hostconfig.check_restart_policy(request.restart_policy, False)
+                wanted = msgspec.structs.replace(wanted, restart_policy=request.restart_policy)
+        except InvalidArgument as error:
+            raise InvalidArgument(error.message) from error
+        async with container.lock:
+            if container.status.state in (State.REMOVING, State.DEAD):
+                raise Conflict(
+                    f'Cannot update container {container.id}: Container is marked for removal and cannot be "update".'
+                )
+            if container.alive:
+                found = specgen.Found("", "", device_numbers=block_devices(wanted))
+                limits = specgen.resources(wanted, found)._replace(devices=())
+                await container.running_shim().update(runtime_config.to_json(limits))
+            self.containers.replace(container, msgspec.structs.replace(container.record, host_config=wanted))
+        self.events.publish("container", "update", container.id, container.event_attributes())
+        return wire.UpdateResponse(warnings=None)
+
+    async def top(self, ref: str, ps_args: str | None = None) -> wire.TopResponse:
+        container = self.containers.find(ref)
+        if container.status.state is State.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        pids = await container.running_shim().pids()
+        titles, processes = await _ps((ps_args or "-ef").split(), pids)
+        self.events.publish("container", "top", container.id, container.event_attributes())
+        return wire.TopResponse(processes=processes, titles=titles)
+
+
+def merge_limits(old: HostConfig, new: Resources) -> HostConfig:
+    """The old configuration with every limit that the new one sets."""
+    default = Resources()
+    changed = {
+        name: getattr(new, name) for name in _LIMITS if getattr(new, name) not in (getattr(default, name), None, [])
+    }
+    if "nano_cpus" in changed:
+        changed.setdefault("cpu_period", 0)
+        changed.setdefault("cpu_quota", 0)
+    if "memory" in changed and "memory_swap" not in changed and 0 < old.memory_swap < new.memory:
+        raise InvalidArgument(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    return msgspec.structs.replace(old, **changed)
+
+
+async def _ps(arguments: list[str], pids: list[int]) -> tuple[list[str], list[list[str]]]:
+    """ps(1) over all processes, cut down to these; its columns are what clients expect of `top`."""
+    if any("pid" in word and "=" in word for word in arguments):
+        raise InvalidArgument('specifying "-o pid=" with another name is not allowed')
+    process = await asyncio.create_subprocess_exec(
+        "ps", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    if process.returncode:
+        words = errors.decode(errors="replace").strip().splitlines()
+        raise System(f"ps: {(words or ['failed'])[0]}")
+    lines = output.decode(errors="replace").splitlines()
+    titles = lines[0].split() if lines else []
+    if "PID" not in titles:
+        raise System("Couldn't find PID field in ps output")
+    column, wanted = titles.index("PID"), {str(pid) for pid in pids}
+    rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
+    return titles, [row for row in rows if len(row) > column and row[column] in wanted]
+
+
+def show_state(status: Status) -> wire.ContainerState:
+    state = status.state
+    return wire.ContainerState(
+        status=str(state),
+        running=state in (State.RUNNING, State.PAUSED, State.RESTARTING),
+        paused=state is State.PAUSED,
+        restarting=state is State.RESTARTING,
+        oom_killed=status.oom_killed,
+        dead=state is State.DEAD,
+        pid=status.pid,
+        exit_code=status.exit_code,
+        error=status.error,
+        started_at=units.format_timestamp(status.started_ns),
+        finished_at=units.format_timestamp(status.finished_ns),
+    )
+
+
+def shown_mounts(points: tuple[MountPoint, ...]) -> list[MountPoint]:
+    """Docker lists everything but `--tmpfs`, which it keeps in HostConfig alone."""
+    return [point for point in points if point.type != "tmpfs" or not point.from_tmpfs]
+
+
+def show_mount(point: MountPoint, volumes: str) -> wire.MountPoint:
+    source = os.path.join(volumes, point.name, "_data") if point.type == "volume" else point.source
+    return wire.MountPoint(
+        type=point.type,
+        name=point.name,
+        source=source,
+        destination=point.destination,
+        driver=point.driver,
+        mode=point.mode,
+        rw=point.rw,
+        propagation=point.propagation,
+    )
+
+
+def show_networks(container: Container) -> dict[str, EndpointSettings]:
+    """What it has while it runs, what it asks for otherwise."""
+    if container.alive and container.status.networks:
+        return container.status.networks
+    return container.record.networks
+
+
+async def sizes(snapshotter: Snapshotter, container: Container) -> tuple[int, int]:
+    """(bytes of its own, bytes with its image)."""
+    own = (await asyncio.to_thread(snapshotter.tree(container.id).usage)).bytes
+    whole, key = own, container.record.parent
+    try:
+        while key is not None:
+            whole += (await asyncio.to_thread(snapshotter.tree(key).usage)).bytes
+            key = snapshotter.info(key).parent
+    except HafenError:  # the image was removed by force meanwhile
+        pass
+    return own, whole

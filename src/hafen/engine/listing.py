@@ -1,0 +1,269 @@
+"""Filters, sizes, ordering and texts for `ps`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from hafen.engine.images import Images
+from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Containers
+from hafen.errors import InvalidArgument, NotFound
+from hafen.spec import ports
+from hafen.spec.filters import NO_FILTERS, Filters
+from hafen.spec.lifecycle import State
+from hafen.spec.wire.container import ContainerSummary, SummaryHostConfig, SummaryNetworkSettings
+from hafen.spec.wire.network import PortSummary
+from hafen.storage.snapshot import Snapshotter
+
+_ACCEPTED = frozenset(
+    ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network")
+    + ("publish", "since", "status", "volume")
+)
+_HEALTH = frozenset(("starting", "healthy", "unhealthy", "none"))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """`Services.listing`."""
+
+    containers: Containers
+    images: Images
+    snapshotter: Snapshotter
+    paths: Paths
+
+    async def list(
+        self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters = NO_FILTERS
+    ) -> Sequence[ContainerSummary]:
+        wanted = self._matcher(filters)
+        every = (
+            all or bool(limit and limit > 0) or any(name in filters for name in ("status", "exited", "before", "since"))
+        )
+        newest_first = sorted(self.containers, key=lambda container: container.record.created_ns, reverse=True)
+        now = time.time_ns()
+        found = []
+        for container in newest_first:
+            if not (every or container.alive or container.status.state is State.RESTARTING) or not wanted(container):
+                continue
+            shown = summarise(container, now, self.paths.volumes)
+            if size:
+                own, whole = await sizes(self.snapshotter, container)
+                shown = msgspec.structs.replace(shown, size_rw=own, size_root_fs=whole)
+            found.append(shown)
+            if limit and 0 < limit <= len(found):
+                break
+        return found
+
+    def _matcher(self, filters: Filters) -> Callable[[Container], bool]:
+        """Check the filters once, and return what tells whether a container passes them."""
+        filters.check(_ACCEPTED)
+        for state in filters.get("status"):
+            if state not in list_of_states():
+                raise InvalidArgument(f"invalid filter 'status={state}'")
+        for health in filters.get("health"):
+            if health not in _HEALTH:
+                raise InvalidArgument(f"unrecognized filter value for health: {health}")
+        if "is-task" in filters:
+            filters.flag("is-task", False)
+        exited = {_exit_code(text) for text in filters.get("exited")}
+        before = min((self._created(ref) for ref in filters.get("before")), default=None)
+        since = max((self._created(ref) for ref in filters.get("since")), default=None)
+        images = self._ancestors(filters.get("ancestor"))
+        published = [_port_range(text, "publish") for text in filters.get("publish")]
+        exposed = [_port_range(text, "expose") for text in filters.get("expose")]
+
+        def matches(container: Container) -> bool:
+            record, status = container.record, container.status
+            names = (record.name, f"/{record.name}")
+            return (
+                ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
+                and ("name" not in filters or any(_named(want, names) for want in filters.get("name")))
+                and filters.matches_labels(record.config.labels)
+                and filters.matches_any("status", str(status.state))
+                and ("exited" not in filters or (status.state is State.EXITED and status.exit_code in exited))
+                and (before is None or record.created_ns < before)
+                and (since is None or record.created_ns > since)
+                and (images is None or record.image_id in images or record.image in images)
+                and filters.matches_any("health", "none")
+                and not ("is-task" in filters and filters.flag("is-task", False))
+                and ("network" not in filters or _in_network(container, filters.get("network")))
+                and ("volume" not in filters or _has_volume(container, filters.get("volume")))
+                and (not published or any(_overlaps(want, _published(container)) for want in published))
+                and (not exposed or any(_overlaps(want, _exposed(container)) for want in exposed))
+            )
+
+        return matches
+
+    def _created(self, ref: str) -> int:
+        return self.containers.find(ref).record.created_ns
+
+    def _ancestors(self, refs: Sequence[str]) -> set[str] | None:
+        if not refs:
+            return None
+        found = set()
+        for ref in refs:
+            try:
+                found.add(self.images.resolve(ref).id)
+            except (NotFound, InvalidArgument):
+                found.add(ref)
+        return found
+
+
+def list_of_states() -> frozenset[str]:
+    return frozenset(map(str, State))
+
+
+def summarise(container: Container, now_ns: int, volumes: str) -> ContainerSummary:
+    record, status = container.record, container.status
+    return ContainerSummary(
+        id=record.id,
+        names=[f"/{record.name}"],
+        image=record.image,
+        image_id=record.image_id,
+        command=" ".join((record.path, *(_quoted(word) for word in record.args))),
+        created=record.created_ns // 1_000_000_000,
+        ports=_ports(container),
+        labels=record.config.labels,
+        state=str(status.state),
+        status=status_text(container, now_ns),
+        host_config=SummaryHostConfig(
+            network_mode=record.host_config.network_mode, annotations=record.host_config.annotations
+        ),
+        network_settings=SummaryNetworkSettings(networks=show_networks(container)),
+        mounts=[show_mount(point, volumes) for point in shown_mounts(record.mounts)],
+    )
+
+
+def _quoted(word: str) -> str:
+    """moby quotes arguments with spaces in them."""
+    return f"'{word}'" if " " in word else word
+
+
+def status_text(container: Container, now_ns: int) -> str:
+    """`Up 3 minutes`, `Exited (0) 2 hours ago`: what `ps` shows."""
+    status = container.status
+    up = human_duration((now_ns - status.started_ns) / 1e9)
+    ago = human_duration((now_ns - status.finished_ns) / 1e9)
+    match status.state:
+        case State.RUNNING:
+            return f"Up {up}"
+        case State.PAUSED:
+            return f"Up {up} (Paused)"
+        case State.RESTARTING:
+            return f"Restarting ({status.exit_code}) {ago} ago"
+        case State.REMOVING:
+            return "Removal In Progress"
+        case State.DEAD:
+            return "Dead"
+        case State.CREATED:
+            return "Created"
+    return f"Exited ({status.exit_code}) {ago} ago" if status.finished_ns else ""
+
+
+def human_duration(seconds: float) -> str:
+    """docker/go-units HumanDuration."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for limit, size, unit in ((48, 1, "hours"), (336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < limit:
+            return f"{hours // size} {unit}"
+    return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+def _ports(container: Container) -> list[PortSummary]:
+    """Published and exposed ports while it runs; nothing otherwise."""
+    if not container.alive:
+        return []
+    found = []
+    for key, bindings in container.status.ports.items():
+        port = ports.parse_port(key)
+        if not bindings:
+            found.append(PortSummary(private_port=port.number, type=port.protocol))
+        for binding in bindings or ():
+            found.append(
+                PortSummary(
+                    ip=binding.host_ip,
+                    private_port=port.number,
+                    public_port=int(binding.host_port or 0),
+                    type=port.protocol,
+                )
+            )
+    return found
+
+
+def _exit_code(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid filter 'exited={text}': strconv.Atoi: parsing \"{text}\": invalid syntax"
+        ) from None
+
+
+def _named(want: str, names: Sequence[str]) -> bool:
+    """Docker takes the value as a regular expression, found anywhere in the name with or without its slash."""
+    import re
+
+    try:
+        pattern = re.compile(want)
+    except re.error:
+        return any(want in name for name in names)
+    return any(pattern.search(name) for name in names)
+
+
+def _in_network(container: Container, wanted: Sequence[str]) -> bool:
+    networks = show_networks(container)
+    known = {*networks, *(settings.network_id for settings in networks.values() if settings.network_id)}
+    return any(want in known or any(name.startswith(want) for name in known if len(want) >= 12) for want in wanted)
+
+
+def _has_volume(container: Container, wanted: Sequence[str]) -> bool:
+    return any(
+        want in (point.name, point.source, point.destination) for point in container.record.mounts for want in wanted
+    )
+
+
+_Ports = tuple[int, int, str]
+
+
+def _port_range(text: str, field: str) -> _Ports:
+    numbers, _, protocol = text.partition("/")
+    first, _, last = numbers.partition("-")
+    for number in (first, last or first):
+        if not number.isdecimal():
+            raise InvalidArgument(
+                f'error while looking up for {field} {text}: strconv.ParseUint: parsing "{number}": invalid syntax'
+            )
+    return int(first), int(last or first), protocol or "tcp"
+
+
+def _overlaps(want: _Ports, has: Sequence[tuple[int, str]]) -> bool:
+    return any(want[0] <= number <= want[1] and want[2] == protocol for number, protocol in has)
+
+
+def _published(container: Container) -> list[tuple[int, str]]:
+    return [(port.public_port, port.type) for port in _ports(container) if port.public_port]
+
+
+def _exposed(container: Container) -> list[tuple[int, str]]:
+    found = [ports.parse_port(key) for key in container.record.config.exposed_ports]
+    return [(port.number, port.protocol) for port in found] + [
+        (port.private_port, port.type) for port in _ports(container)
+    ]

@@ -1,0 +1,118 @@
+"""A container's mount points as OCI mounts: their sources found, or made where Docker makes them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hafen.engine import specgen
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Record
+from hafen.engine.volumes import Volumes
+from hafen.errors import InvalidArgument, NotImplemented, System
+from hafen.kernel import consts, fs, mount
+from hafen.spec.mounts import MountPoint
+from hafen.spec.runtime_config import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Mounting:
+    """What a start needs to know of a container's mounts."""
+
+    volumes: Volumes
+    paths: Paths
+
+    def mounts(self, record: Record) -> tuple[Mount, ...]:
+        """The container's own mounts. Errors: Docker's texts, with the source that is missing."""
+        return tuple(self._mount(point) for point in record.mounts)
+
+    def _mount(self, point: MountPoint) -> Mount:
+        if point.type == "tmpfs":
+            return specgen.tmpfs_mount(point)
+        if point.type == "bind":
+            return Mount(point.destination, "bind", _bind_source(point), specgen.bind_options(point))
+        volume = self.volumes.get(point.name)
+        options = volume.options
+        if options:
+            return _foreign_mount(point, options)
+        source = self.volumes.path(point.name)
+        if point.subpath:
+            source = _subpath(source, point.subpath)
+        return Mount(point.destination, "bind", source, specgen.bind_options(point))
+
+    def shm_path(self, record: Record) -> str:
+        return os.path.join(self.paths.container(record.id), "shm")
+
+    def make_shared_shm(self, record: Record) -> str:
+        """/dev/shm of a container that shares its IPC namespace must be reachable for others: a mount on the host,
+        which is the one exception to "nothing of a container is mounted on the host"."""
+        path = self.shm_path(record)
+        os.makedirs(path, exist_ok=True)
+        if not os.path.ismount(path):
+            flags = consts.MS_NOSUID | consts.MS_NOEXEC | consts.MS_NODEV
+            mount.mount("shm", path, "tmpfs", flags, f"mode=1777,size={record.host_config.shm_size}")
+        return path
+
+    def release(self, record: Record) -> None:
+        """Undo `make_shared_shm`."""
+        if record.host_config.ipc_mode != "shareable":
+            return
+        path = self.shm_path(record)
+        if os.path.ismount(path):
+            mount.umount(path, consts.MNT_DETACH)
+
+    def shm(self, record: Record, donor: Container | None) -> str | None:
+        """The directory to bind at /dev/shm; None for a private tmpfs."""
+        mode = record.host_config.ipc_mode
+        if mode == "host":
+            return "/dev/shm"
+        if donor is not None:
+            return self.shm_path(donor.record)
+        if mode == "shareable":
+            return self.make_shared_shm(record)
+        return None
+
+
+def _bind_source(point: MountPoint) -> str:
+    if os.path.lexists(point.source):
+        return point.source
+    if not point.create_source:
+        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
+    try:
+        os.makedirs(point.source, 0o755)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise System(
+            f"error while creating mount source path '{point.source}': mkdir {point.source}: {reason}"
+        ) from error
+    return point.source
+
+
+def _subpath(directory: str, subpath: str) -> str:
+    """A directory or file inside a volume that no link in it can lead out of."""
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = fs.open_in_root(root, subpath)
+        try:
+            return os.readlink(f"/proc/self/fd/{found}")
+        finally:
+            os.close(found)
+    except OSError as error:
+        raise InvalidArgument(f"cannot access path {directory}/{subpath}: {os.strerror(error.errno or 0)}") from error
+    finally:
+        os.close(root)
+
+
+def _foreign_mount(point: MountPoint, options: dict[str, str]) -> Mount:
+    """A local volume with options of its own is mounted as they say, inside the container only."""
+    kind, device = options["type"], options["device"]
+    words = tuple(word for word in options.get("o", "").split(",") if word)
+    if point.subpath:
+        raise NotImplemented("subpaths of volumes with driver options are not implemented yet")
+    if not point.rw:
+        words = (*words, "ro")
+    if kind in ("none", "bind") or "bind" in words or "rbind" in words:
+        if not os.path.lexists(device):
+            raise System(f"failed to mount local volume: mount {device}: no such file or directory")
+        return Mount(point.destination, "bind", device, words or ("rbind",))
+    return Mount(point.destination, kind, device, words)

@@ -1,0 +1,139 @@
+"""Remove containers: one, forced or not, and prune.
+
+What is left of a container is its row, its snapshot, its directory and its anonymous volumes. One transaction takes
+the rows; the files go right after, and what a crash leaves of them no row knows, so that `recover` sweeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+import time
+
+from hafen.engine.events import Events
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Containers, WaitResult, wait_for_exit
+from hafen.engine.volumes import Volumes
+from hafen.errors import Conflict, HafenError, NotFound, NotImplemented, System
+from hafen.spec import lifecycle, units
+from hafen.spec.filters import NO_FILTERS, Filters
+from hafen.spec.lifecycle import Action, State
+from hafen.spec.wire.container import PruneResponse
+from hafen.storage.database import Database
+from hafen.storage.snapshot import Snapshotter
+
+log = logging.getLogger(__name__)
+
+_PRUNE_FILTERS = frozenset(("label", "label!", "until"))
+_KILL_PATIENCE = 10.0
+
+
+class Remover:
+    """`Services.remove`."""
+
+    def __init__(
+        self,
+        database: Database,
+        containers: Containers,
+        snapshotter: Snapshotter,
+        volumes: Volumes,
+        events: Events,
+        paths: Paths,
+    ) -> None:
+        self._database = database
+        self._containers = containers
+        self._snapshotter = snapshotter
+        self._volumes = volumes
+        self._events = events
+        self._paths = paths
+
+    async def remove(self, ref: str, volumes: bool = False, force: bool = False, link: bool = False) -> None:
+        if link:
+            raise NotImplemented("links between containers are not implemented yet")
+        container = self._containers.find(ref)
+        if container.status.state is State.REMOVING:
+            raise Conflict(f"removal of container {container.name} is already in progress")
+        if force and (container.alive or container.status.state is State.RESTARTING):
+            await self._kill(container)
+        elif container.alive or container.status.state is State.RESTARTING:
+            raise lifecycle.refusal(container.status.state, Action.REMOVE, container.id, container.name)
+        async with container.lock:
+            if self._containers.lookup(container.id) is not container:
+                return  # removed meanwhile, by itself or by another client
+            await self.forget(container, volumes=volumes)
+
+    async def _kill(self, container: Container) -> None:
+        """SIGKILL, and wait until the exit is recorded."""
+        if container.restart is not None:
+            container.restart.cancel()
+            container.restart = None
+        if container.status.state is State.RESTARTING:
+            self._containers.transit(container, Action.GIVE_UP, stopped_by_user=True)
+            return
+        if container.status.state is State.PAUSED and container.shim is not None:
+            await container.shim.resume()
+            self._containers.transit(container, Action.UNPAUSE)
+        self._containers.amend(container, stopped_by_user=True)
+        ended = wait_for_exit(container)
+        if container.shim is not None:
+            try:
+                await container.shim.signal(signal.SIGKILL)
+            except HafenError as error:  # it ended by itself
+                log.debug("kill %s: %s", container.id, error)
+            self._events.publish("container", "kill", container.id, container.event_attributes(signal="9"))
+        try:
+            await asyncio.wait_for(ended, _KILL_PATIENCE)
+        except TimeoutError:
+            raise System(
+                f'cannot remove container "/{container.name}": could not kill: tried to kill container, '
+                "but did not receive an exit event"
+            ) from None
+
+    async def forget(self, container: Container, *, volumes: bool) -> None:
+        """Remove a container that does not run. The caller holds its lock."""
+        mounted = self.delete(container)
+        if volumes:
+            await self._volumes.remove_anonymous(mounted)
+
+    def delete(self, container: Container) -> list[str]:
+        """The synchronous part, which is all of it but the volumes; returns the names of those it had."""
+        lifecycle.next_state(container.status.state, Action.REMOVE, container.id, container.name)
+        attributes = container.event_attributes()
+        mounted = [point.name for point in container.record.mounts if point.type == "volume" and point.anonymous]
+        with self._database.transaction(durable=not container.record.host_config.auto_remove):
+            try:
+                self._snapshotter.remove(container.id)
+            except NotFound:
+                pass  # a crash came in between
+            self._containers.delete(container)
+        self._containers.forget(container)
+        shutil.rmtree(self._paths.container(container.id), ignore_errors=True)
+        for session in container.sessions:
+            if not session.ready.done():
+                session.ready.set_result(None)
+        self._events.publish("container", "destroy", container.id, attributes)
+        container.resolve(WaitResult(container.status.exit_code), "removed", "not-running", "next-exit")
+        return mounted
+
+    async def prune(self, filters: Filters = NO_FILTERS) -> PruneResponse:
+        filters.check(_PRUNE_FILTERS)
+        now = time.time_ns()
+        until = [units.parse_timestamp(text, now) for text in filters.get("until")]
+        deleted, reclaimed = [], 0
+        for container in self._containers:
+            record = container.record
+            if container.alive or container.status.state in (State.RESTARTING, State.REMOVING):
+                continue
+            if any(record.created_ns >= limit for limit in until):
+                continue
+            labels = record.config.labels
+            if not filters.matches_labels(labels) or filters.excludes_labels(labels):
+                continue
+            usage = await asyncio.to_thread(self._snapshotter.tree(container.id).usage)
+            await self.remove(container.id)
+            deleted.append(container.id)
+            reclaimed += usage.bytes
+        self._events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
+        return PruneResponse(containers_deleted=deleted or None, space_reclaimed=reclaimed)
