@@ -284,7 +284,7 @@ def test_memory_counters(cgroup: Cgroup) -> None:
         assert running.line() == "in"
         counters = cgroup.counters()
         assert counters.memory_usage > 20 * MIB
-        assert dict(counters.memory_stat)["pgfault"] > 1000
+        assert dict(counters.memory_stat)["pgfault"] > 100
         assert counters.cpu_total > 0
         assert counters.memory_limit is None
 
