@@ -59,7 +59,7 @@ def make_directories(dirfd: int, path: str, mode: int = 0o755, *, links: int = _
 
     A dangling link on the way is followed inside the root: an image's /var/run -> /run must not need /run to exist.
     """
-    path = posixpath.normpath("/" + path)
+    path = posixpath.normpath("/" + path.lstrip("/"))
     try:
         return open_in_root(dirfd, path, consts.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def make_file(dirfd: int, path: str, mode: int = 0o644) -> int:
         return open_in_root(dirfd, path)
     except FileNotFoundError:
         pass
-    head, name = posixpath.split(posixpath.normpath("/" + path))
+    head, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
     parent = make_directories(dirfd, head)
     try:
         target = _link_target(parent, name)

@@ -13,8 +13,9 @@ from typing import Any
 
 from hafen.errors import System
 from hafen.kernel import process
-from hafen.spec.runtime_config import Config, Hook
+from hafen.spec.runtime_config import Config, Hook, Hooks
 
+NONE = Hooks()
 _OUTPUT_LIMIT = 4096
 
 

@@ -127,7 +127,7 @@ class Created:
 
     def wait_ready(self, sequence: "_Sequence") -> None:
         """Converse until the child stands right before execve."""
-        while (message := _receive(self._channel, self.pidfd)).kind != "ready":
+        while (message := receive(self._channel, self.pidfd)).kind != "ready":
             if message.kind != "hooks":
                 raise System(f"the container's process said {message.kind!r}")
             state = {**self._state, "status": "creating"}
@@ -222,7 +222,7 @@ def _create(
     the_plan = plan(config, rootfs, bundle=bundle)
     with ExitStack() as undo, ExitStack() as opened:
         try:
-            program, flags = _filter(config, program)
+            program, flags = compiled(config, program)
             cgroup, warnings = _make_cgroup(config, container_id, sequence, undo)
             sequence.doing(_CLONE)
             ours, theirs = Channel.pair()
@@ -263,8 +263,8 @@ def _create(
         return created
 
 
-def _filter(config: Config, program: bytes | None) -> tuple[bytes | None, int]:
-    """The compiled seccomp filter and the flags to install it with."""
+def compiled(config: Config, program: bytes | None) -> tuple[bytes | None, int]:
+    """The seccomp filter, compiled from the configuration where it is not given, and the flags to install it with."""
     profile = config.linux.seccomp
     if profile is None:
         return program, consts.SECCOMP_FILTER_FLAG_SPEC_ALLOW if program else 0
@@ -316,7 +316,8 @@ def _settle(created: Created, config: Config, the_plan: Plan, ours: Channel, seq
         created.warnings += [warning] if warning else []
 
 
-def _receive(channel: Channel, pidfd: int) -> Message:
+def receive(channel: Channel, pidfd: int) -> Message:
+    """The child's next message; StartFailed with how it ended where there is none."""
     message = channel.receive()
     if message is None:
         raise StartFailed(f"the container's process ended during set-up: {_how_it_ended(pidfd)}")

@@ -214,7 +214,7 @@ _LABELLED = frozenset(("tmpfs", "mqueue", "devpts", "overlay"))
 
 
 def _mount_step(mount: Mount, label: str) -> Step:
-    destination = posixpath.normpath("/" + mount.destination)
+    destination = posixpath.normpath("/" + mount.destination.lstrip("/"))
     if destination == "/":
         raise InvalidArgument("mounts: the destination / is the root itself")
     parsed = options.parse(mount.options)

@@ -27,7 +27,7 @@ class MakeDevices(NamedTuple):
     def perform(self, stage: Stage) -> None:
         parents: dict[str, int] = {}
         for node in self.nodes:
-            head, name = posixpath.split(posixpath.normpath("/" + node.path))
+            head, name = posixpath.split(posixpath.normpath("/" + node.path.lstrip("/")))
             if head not in parents:
                 parents[head] = fs.make_directories(stage.root, head)
             if stage.user_namespace:  # mknod(2) of a device needs CAP_MKNOD in the first user namespace

@@ -1,0 +1,129 @@
+"""exec: one more process in a running container's namespaces and cgroup, as the container's configuration has it.
+
+setns(2) with a pidfd enters all namespaces at once (Linux 5.8); the pid namespace only takes a child's birth.
+"""
+
+import os
+from contextlib import ExitStack
+
+from hafen.errors import Conflict, StartFailed, System
+from hafen.kernel import consts, namespaces, process
+from hafen.kernel.cgroup import Cgroup
+from hafen.runtime import child, hooks, identity
+from hafen.runtime.child import Order, Stdio
+from hafen.runtime.parent import DEFAULT, Options, Running, compiled, end, hierarchy, receive
+from hafen.runtime.plan import check_process
+from hafen.runtime.stage import Phase, Stage, typed
+from hafen.runtime.sync import Channel
+from hafen.spec.runtime_config import Config, Process
+
+_FIND = Phase("finding the container's process")
+_CLONE = Phase("creating the process")
+_SCORE = Phase("setting the OOM score")
+_CHILD = Phase("waiting for the process")
+
+
+def execute(
+    wanted: Process,
+    *,
+    pid: int,
+    stdio: Stdio,
+    config: Config,
+    pidfd: int | None = None,
+    cgroup: Cgroup | None = None,
+    container_id: str = "",
+    seccomp: bytes | None = None,
+    options: Options = DEFAULT,
+) -> Running:
+    """`wanted` executing beside the container's process `pid`.
+
+    `config` is the container's: seccomp profile (unless `seccomp` is its compiled form) and cgroup path (unless
+    `cgroup` is given). Conflict where the container's process has ended; StartFailed as in `parent.run`.
+    """
+    check_process(wanted)
+    if not wanted.args:
+        raise StartFailed("process.args is missing")
+    current = _FIND
+    with ExitStack() as undo, ExitStack() as opened:
+        try:
+            pidfd = _own_pidfd(pid, pidfd, opened)
+            flags = _namespaces_of(pid)
+            cgroup = cgroup or hierarchy().open(config.linux.cgroups_path or f"/hafen/{container_id}")
+            program, filter_flags = compiled(config, seccomp)
+            current = _CLONE
+            ours, theirs = Channel.pair()
+            undo.callback(ours.close)
+            opened.callback(theirs.close)
+            clone_fd = cgroup.clone_fd()
+            entries = cgroup.entries(cloned=clone_fd is not None)
+            for fd in (*entries, *(() if clone_fd is None else (clone_fd,))):
+                opened.callback(os.close, fd)
+            state = hooks.state(config, container_id, "")
+            order = Order(
+                wanted, config._replace(hooks=hooks.NONE), state, stdio, program, filter_flags, entries,
+                waits=False, preserved=options.preserved, dies_with_parent=options.dies_with_parent,
+                keyring=f"_ses.{container_id}" if options.keyring and container_id else "",
+            )  # fmt: skip
+            own = namespaces.open_own("pid")
+            opened.callback(os.close, own)
+            namespaces.setns(pidfd, consts.CLONE_NEWPID)
+            opened.callback(namespaces.setns, own, consts.CLONE_NEWPID)
+            launched = process.clone3(consts.CLONE_PARENT if options.sibling else 0, cgroup=clone_fd)
+            if launched.pid == 0:
+                ours.close()
+                stage = Stage(theirs, bundle="", state=state, trace=options.trace)
+                child.join(stage, order, pidfd, flags & ~consts.CLONE_NEWPID)
+            undo.callback(end, launched, reap=not options.sibling)
+            opened.close()
+            warnings = []
+            if wanted.oom_score_adj is not None:
+                current = _SCORE
+                warnings = [identity.set_oom_score(launched.pid, wanted.oom_score_adj)]
+            current = _CHILD
+            running = _converse(ours, launched, cgroup, tuple(filter(None, warnings)), undo)
+        except OSError as error:
+            raise typed(error, current) from None
+        undo.pop_all()
+        ours.close()
+        return running
+
+
+def _converse(
+    ours: Channel, launched: process.Child, cgroup: Cgroup, warnings: tuple[str, ...], undo: ExitStack
+) -> Running:
+    """Until it has executed."""
+    message = receive(ours, launched.pidfd)
+    if message.kind != "ready":
+        raise System(f"the process said {message.kind!r}")
+    console = message.descriptors[0] if message.descriptors else None
+    if console is not None:
+        undo.callback(os.close, console)
+    start_time = process.start_time(launched.pid)
+    if (rest := ours.receive()) is not None:
+        raise System(f"the process said {rest.kind!r} where it was to execute")
+    trace = tuple((name, at // 1000) for name, at in message.body["trace"])
+    return Running(
+        launched.pid, launched.pidfd, start_time, console, cgroup, (*warnings, *message.body["warnings"]), trace
+    )
+
+
+def _own_pidfd(pid: int, pidfd: int | None, opened: ExitStack) -> int:
+    if pidfd is not None:
+        return pidfd
+    try:
+        fd = process.pidfd_open(pid)
+    except ProcessLookupError:
+        raise Conflict("cannot exec in a stopped container") from None
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _namespaces_of(pid: int) -> int:
+    """CLONE_NEW* of what to enter: every kind that this kernel has, a user namespace only where it is not ours."""
+    flags = 0
+    for kind, (flag, _, _) in namespaces.KINDS.items():
+        if kind == "user":
+            flags |= 0 if namespaces.same_user_namespace(pid) else flag
+        elif namespaces.exists(kind):
+            flags |= flag
+    return flags
