@@ -10,7 +10,7 @@ import msgspec
 from hafen.engine.netrecords import NetworkRecord, subnets
 from hafen.errors import InvalidArgument
 from hafen.network import etcfiles
-from hafen.network.driver import Endpoint, PublishedPort, link_name
+from hafen.network.driver import Endpoint
 from hafen.network.etcfiles import EtcFiles, Resolver
 from hafen.network.ipam import parse_address
 from hafen.spec import ports
@@ -35,7 +35,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What a container got: to be kept with its status, shown by inspect, and given back to `Networks.restore`."""
+    """What a container got: to be kept with its status, and shown by inspect."""
 
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
     ports: PortMap = field(default_factory=dict)
@@ -219,22 +219,3 @@ def etc_files(guest: Guest, endpoints: Sequence[Endpoint], host: Resolver, *, em
         else:
             resolver = etcfiles.resolv_conf(wanted if options.dns else etcfiles.without_loopback(wanted))
     return EtcFiles(hosts, resolver, f"{guest.config.hostname}\n")
-
-
-def restored(guest: Guest, settings: EndpointSettings, interface: str, published: Iterable[PublishedPort]) -> Endpoint:
-    """The endpoint that `filled` told of: the inverse, for a container that outlived an engine."""
-    return Endpoint(
-        id=settings.endpoint_id,
-        container_id=guest.id,
-        container_name=guest.name,
-        interface=interface if settings.ip_address else "",
-        link=link_name(settings.endpoint_id) if settings.ip_address else "",
-        ip=settings.ip_address,
-        prefix=settings.ip_prefix_len,
-        gateway=settings.gateway,
-        ip6=settings.global_ipv6_address,
-        prefix6=settings.global_ipv6_prefix_len,
-        gateway6=settings.ipv6_gateway,
-        mac=settings.mac_address,
-        ports=tuple(published) if settings.ip_address else (),
-    )

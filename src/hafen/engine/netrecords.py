@@ -1,4 +1,4 @@
-"""Network records: what a network is, its persistence, and the three shapes that others know it in."""
+"""Networks and endpoints: what they are, their persistence, and the shapes that others know them in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import msgspec
 
 from hafen.errors import InvalidArgument, NotFound
-from hafen.network.driver import Network, Subnet
+from hafen.network.driver import Endpoint, Network, Subnet
 from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address
 from hafen.spec.wire.network import EndpointResource, Ipam, NetworkInspect, NetworkSummary
 from hafen.storage.database import Database
@@ -135,6 +135,9 @@ class NetworkRecords:
     def named(self, name: str) -> NetworkRecord | None:
         return next((record for record in self._by_id.values() if record.name == name), None)
 
+    def get(self, network_id: str) -> NetworkRecord | None:
+        return self._by_id.get(network_id)
+
     def find(self, ref: str) -> NetworkRecord:
         """By name, id, or unambiguous id prefix; NotFound otherwise."""
         found = self._by_id.get(ref) or self.named("bridge" if ref == "default" else ref)
@@ -160,3 +163,51 @@ class NetworkRecords:
         with self._database.transaction(durable=True):
             self._database.execute("DELETE FROM networks WHERE id = ?", (record.id,))
         self._by_id.pop(record.id, None)
+
+
+class Endpoints:
+    """What containers have in the kernel at this moment: by container id, then network id, in the order of joining.
+
+    A row is there before its container runs, and not waited for: after a power cut no container lives. What a crash
+    leaves in the kernel without a row is recognised by its name.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_container: dict[str, dict[str, Endpoint]] = {}
+        for container, network, text in database.query(
+            "SELECT container, network, endpoint FROM endpoints ORDER BY rowid"
+        ):
+            assert isinstance(container, str)
+            assert isinstance(network, str)
+            assert isinstance(text, bytes)
+            endpoint = msgspec.json.decode(text, type=Endpoint)
+            self._by_container.setdefault(container, {})[network] = endpoint
+
+    def __bool__(self) -> bool:
+        return bool(self._by_container)
+
+    def containers(self) -> tuple[str, ...]:
+        return tuple(self._by_container)
+
+    def of(self, container: str) -> dict[str, Endpoint]:
+        """A container's endpoints by network id."""
+        return dict(self._by_container.get(container, {}))
+
+    def within(self, network: str) -> list[Endpoint]:
+        """A network's endpoints."""
+        return [held[network] for held in self._by_container.values() if network in held]
+
+    def put(self, network: str, endpoint: Endpoint) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO endpoints (container, network, endpoint) VALUES (?, ?, ?)",
+            (endpoint.container_id, network, msgspec.json.encode(endpoint)),
+        )
+        self._by_container.setdefault(endpoint.container_id, {})[network] = endpoint
+
+    def drop(self, container: str, network: str) -> None:
+        self._database.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", (container, network))
+        held = self._by_container.get(container, {})
+        held.pop(network, None)
+        if not held:
+            self._by_container.pop(container, None)

@@ -1,7 +1,7 @@
 """Networks: the defaults, list, inspect, create, remove, prune; containers join at start and leave at exit.
 
-What a container has at this moment is kept with its own status (`Attached`) and in memory here. After a crash of the
-engine `restore` is given the statuses of the containers that live, and makes drivers and kernel agree with them.
+What a container has at this moment is an `Endpoint` per network, on disk before the container runs. After a crash of
+the engine `restore` is told which containers live, and makes drivers and kernel agree with that.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from ipaddress import ip_address
 
 from hafen.engine import guests, netrecords
+from hafen.engine.addresses import Addresses
 from hafen.engine.events import Events
 from hafen.engine.guests import Attached, Guest
-from hafen.engine.netrecords import NetworkRecord, NetworkRecords, as_network
+from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
 from hafen.errors import Forbidden, HafenError, InvalidArgument, NotFound
 from hafen.network import etcfiles
-from hafen.network.driver import DEFAULT_BRIDGE, Endpoint, Netns, NetworkDriver, PublishedPort, Wish
-from hafen.network.ipam import IpNetwork, Pool, choose_pool, mac_of
-from hafen.spec import ports, units
+from hafen.network.driver import DEFAULT_BRIDGE, Endpoint, Netns, NetworkDriver, Wish
+from hafen.network.ipam import IpNetwork, choose_pool, mac_of
+from hafen.spec import units
 from hafen.spec.filters import NO_FILTERS, Filters
+from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import (
     EndpointResource,
     EndpointSettings,
     Ipam,
     IpamConfig,
+    NetworkingConfig,
     NetworkInspect,
     NetworkPruneResponse,
     NetworkSummary,
@@ -38,6 +41,7 @@ from hafen.storage.database import Database
 
 log = logging.getLogger(__name__)
 
+_NO_CONFIG = ContainerConfig()
 _LIST_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 
 
@@ -57,8 +61,8 @@ class Networks:
         self._default_bridge = default_bridge
         self._clock = clock
         self._records = NetworkRecords(database)
-        self._pools: dict[str, list[Pool]] = {}  # by network id
-        self._endpoints: dict[str, dict[str, Endpoint]] = {}  # by container id, then network id
+        self._addresses = Addresses()
+        self._endpoints = Endpoints(database)
 
     # --- the engine's life -----------------------------------------------------------------------------------------
 
@@ -68,32 +72,34 @@ class Networks:
             if self._records.named(name) is None:
                 self._records.insert(self._default_record(name, driver))
 
-    def restore(self, living: Iterable[tuple[Guest, Attached]] = ()) -> Sequence[str]:
+    def restore(self, living: Iterable[Guest] = ()) -> dict[str, Attached]:
         """Make the kernel agree: networks exist, living containers keep what they have, and what belongs to nobody is
-        removed. Called once, when it is known which containers live; returns warnings for the user."""
+        removed. Called once, when it is known which containers live; returns what each of them has."""
         self.ensure_defaults()
-        for guest, attached in living:
-            self._adopt(guest, attached)
-        warnings: list[str] = []
+        guests_by_id = {guest.id: guest for guest in living}
+        for container in self._endpoints.containers():
+            for network_id in self._endpoints.of(container):
+                if container not in guests_by_id or self._records.get(network_id) is None:
+                    self._endpoints.drop(container, network_id)
         for name, driver in self._drivers.items():
-            mine = {record.id: as_network(record) for record in self._records if record.driver == name}
-            endpoints = [
-                (mine[network_id], endpoint)
-                for held in self._endpoints.values()
-                for network_id, endpoint in held.items()
-                if network_id in mine
-            ]
+            mine = {record.id: record for record in self._records if record.driver == name}
+            networks = {network_id: as_network(record) for network_id, record in mine.items()}
+            endpoints = []
+            for network_id, record in mine.items():
+                for endpoint in self._endpoints.within(network_id):
+                    self._addresses.claim(record, endpoint)
+                    endpoints.append((networks[network_id], endpoint))
             try:
-                warnings += driver.restore(mine.values(), endpoints)
+                warnings = driver.restore(networks.values(), endpoints)
             except HafenError as error:  # the engine is useful without; who attaches is told again
-                warnings.append(f"{name} networks do not work: {error}")
-        for warning in warnings:
-            log.warning("%s", warning)
-        return warnings
+                warnings = [f"{name} networks do not work: {error}"]
+            for warning in warnings:
+                log.warning("%s", warning)
+        return {container: self._attached(guest) for container, guest in guests_by_id.items()}
 
     def close(self) -> None:
         """The engine stops. Where no container is connected, nothing of ours stays in the kernel."""
-        if not any(self._endpoints.values()):
+        if not self._endpoints:
             for record in self._records:
                 try:
                     self._drivers[record.driver].delete(as_network(record))
@@ -101,24 +107,6 @@ class Networks:
                     log.warning("network %s stays behind: %s", record.name, error)
         for driver in self._drivers.values():
             driver.close()
-
-    def _adopt(self, guest: Guest, attached: Attached) -> None:
-        """Take over what a living container has."""
-        published = [
-            PublishedPort(ports.parse_port(key), binding.host_ip, int(binding.host_port))
-            for key, bindings in attached.ports.items()
-            for binding in bindings or ()
-        ]
-        for number, (name, settings) in enumerate(attached.networks.items()):
-            record = self._records.named(name)
-            if record is None or not settings.endpoint_id:
-                continue
-            endpoint = guests.restored(guest, settings, f"eth{number}", published)
-            if endpoint.ip and record.driver == "bridge":
-                published = []  # on the first endpoint that has addresses, as when it was attached
-            for text in (endpoint.ip, endpoint.ip6):
-                self._claim(record, text)
-            self._endpoints.setdefault(guest.id, {})[record.id] = endpoint
 
     def _default_record(self, name: str, driver: str) -> NetworkRecord:
         ipam, options, link = Ipam(driver="default"), {}, ""
@@ -160,7 +148,7 @@ class Networks:
                 ipv4_address=f"{endpoint.ip}/{endpoint.prefix}" if endpoint.ip else "",
                 ipv6_address=f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",
             )
-            for endpoint in self._connected(record)
+            for endpoint in self._endpoints.within(record.id)
         }
         return netrecords.as_inspect(record, containers)
 
@@ -168,11 +156,11 @@ class Networks:
         record = self._records.find(ref)
         if record.predefined:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
-        if self._connected(record):
+        if self._endpoints.within(record.id):
             raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
         self._drivers[record.driver].delete(as_network(record))
         self._records.delete(record)
-        self._pools.pop(record.id, None)
+        self._addresses.forget(record)
         self._tell("destroy", record)
 
     async def prune(self, filters: Filters = NO_FILTERS) -> NetworkPruneResponse:
@@ -181,7 +169,11 @@ class Networks:
         oldest = units.format_timestamp(units.parse_timestamp(until[0], self._clock())) if until else None
         deleted = []
         for record in self._records:
-            if record.predefined or self._connected(record) or (oldest is not None and record.created >= oldest):
+            if (
+                record.predefined
+                or self._endpoints.within(record.id)
+                or (oldest is not None and record.created >= oldest)
+            ):
                 continue
             if filters.matches_labels(record.labels) and not filters.excludes_labels(record.labels):
                 await self.remove(record.id)
@@ -194,7 +186,7 @@ class Networks:
             if wanted not in ("builtin", "custom"):
                 raise InvalidArgument(f"invalid filter: 'type'='{wanted}'")
         if "dangling" in filters and filters.flag("dangling", False) != (
-            not record.predefined and not self._connected(record)
+            not record.predefined and not self._endpoints.within(record.id)
         ):
             return False
         return (
@@ -206,22 +198,28 @@ class Networks:
             and filters.matches_labels(record.labels)
         )
 
-    def _connected(self, record: NetworkRecord) -> Sequence[Endpoint]:
-        return [held[record.id] for held in self._endpoints.values() if record.id in held]
-
     def _tell(self, action: str, record: NetworkRecord, **more: str) -> None:
         self._events.publish("network", action, record.id, {**more, "name": record.name, "type": record.driver})
 
     # --- what a container's start and end ask ----------------------------------------------------------------------
 
-    def check(self, guest: Guest) -> None:
-        """At create: whether the networks that exist can give what the container asks of them."""
-        for name, settings in guest.networks.items():
+    def check_networks(
+        self,
+        host_config: HostConfig,
+        networking_config: NetworkingConfig | None = None,
+        config: ContainerConfig = _NO_CONFIG,
+    ) -> dict[str, EndpointSettings]:
+        """At create: the networks that the container asks to join, by name. InvalidArgument where a network that exists
+        cannot give what is asked; one that does not exist may when the container starts, as with Docker."""
+        asked = None if networking_config is None else networking_config.endpoints_config
+        wanted = guests.requested(config, host_config, asked)
+        for name, settings in wanted.items():
             try:
                 record = self._records.find(name)
             except NotFound:
-                continue  # it may exist when the container starts, as with Docker
+                continue
             guests.check_endpoint(record, settings)
+        return wanted
 
     async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
         """Connect a container that is about to start to every network it asks for, and write the files of its /etc
@@ -234,68 +232,70 @@ class Networks:
             undo.callback(self.release, guest.id)
             for number, (record, settings) in enumerate(joins):
                 self._attach(guest, record, settings, netns, number, is_way_out=record is way_out)
-            held = self._endpoints.get(guest.id, {})
             self._write_files(guest, [record for record, _ in joins], directory)
             undo.pop_all()
-        return Attached(
-            {record.name: guests.filled(guest, record, settings, held[record.id]) for record, settings in joins},
-            guests.port_map(guest, held.values()),
-        )
+        return self._attached(guest)
 
     def release(self, container_id: str) -> None:
         """A container ended: ports and addresses are free again. Its links go with its network namespace.
 
         Does nothing where it is connected to nothing.
         """
-        for network_id, endpoint in self._endpoints.pop(container_id, {}).items():
+        for network_id, endpoint in self._endpoints.of(container_id).items():
             record = self._records.find(network_id)
             try:
                 self._drivers[record.driver].detach(as_network(record), endpoint)
             finally:
-                for text in (endpoint.ip, endpoint.ip6):
-                    self._give_back(record, text)
+                self._forget(record, endpoint)
             self._tell("disconnect", record, container=container_id)
 
     def renamed(self, container_id: str, name: str) -> None:
         """A container has another name now."""
-        held = self._endpoints.get(container_id, {})
-        for network_id, endpoint in held.items():
-            held[network_id] = replace(endpoint, container_name=name)
+        for network_id, endpoint in self._endpoints.of(container_id).items():
+            self._endpoints.put(network_id, replace(endpoint, container_name=name))
+
+    def _attached(self, guest: Guest) -> Attached:
+        held = self._endpoints.of(guest.id)
+        records = [self._records.find(network_id) for network_id in held]
+        return Attached(
+            {
+                record.name: guests.filled(
+                    guest, record, guest.networks.get(record.name, EndpointSettings()), held[record.id]
+                )
+                for record in records
+            },
+            guests.port_map(guest, held.values()),
+        )
 
     def _attach(
         self, guest: Guest, record: NetworkRecord, settings: EndpointSettings, netns: Netns | None, number: int,
         *, is_way_out: bool,
     ) -> None:  # fmt: skip
-        with ExitStack() as undo:
-            ip, prefix, ip6, prefix6 = "", 0, "", 0
-            for pool in self._pools_of(record):
-                address = self._allocate(pool, settings)
-                undo.callback(pool.release, ip_address(address))
-                if pool.subnet.version == 4:
-                    ip, prefix = address, pool.subnet.prefixlen
-                else:
-                    ip6, prefix6 = address, pool.subnet.prefixlen
-            wish = Wish(
-                id=secrets.token_hex(32),
-                container_id=guest.id,
-                container_name=guest.name,
-                interface=f"eth{number}",
-                ip=ip,
-                prefix=prefix,
-                ip6=ip6,
-                prefix6=prefix6,
-                mac=(settings.mac_address.replace("-", ":").lower() or mac_of(ip)) if ip else "",
-                default_route=is_way_out,
-                ports=guests.wanted_ports(guest) if is_way_out else (),
-            )
+        ip, ip6 = self._addresses.grant(record, settings)
+        wish = Wish(
+            id=secrets.token_hex(32),
+            container_id=guest.id,
+            container_name=guest.name,
+            interface=f"eth{number}",
+            ip=ip[0],
+            prefix=ip[1],
+            ip6=ip6[0],
+            prefix6=ip6[1],
+            mac=(settings.mac_address.replace("-", ":").lower() or mac_of(ip[0])) if ip[0] else "",
+            default_route=is_way_out,
+            ports=guests.wanted_ports(guest) if is_way_out else (),
+        )
+        try:
             endpoint = self._drivers[record.driver].attach(as_network(record), wish, netns)
-            undo.pop_all()
-        self._endpoints.setdefault(guest.id, {})[record.id] = endpoint
+        except BaseException:
+            self._addresses.give_back(record, ip[0], ip6[0])
+            raise
+        self._endpoints.put(record.id, endpoint)
         self._tell("connect", record, container=guest.id)
 
     def _write_files(self, guest: Guest, joined: Iterable[NetworkRecord], directory: str) -> None:
         networks = list(joined)
-        endpoints = [self._endpoints[guest.id][record.id] for record in networks]
+        endpoints = list(self._endpoints.of(guest.id).values())
         embedded = any(record.user_defined and record.driver == "bridge" for record in networks)
         bridge = self._records.find("bridge")
         gateway = (bridge.ipam.config or [IpamConfig()])[0].gateway
@@ -303,32 +303,9 @@ class Networks:
         os.makedirs(directory, exist_ok=True)
         etcfiles.write(directory, files)
 
-    def _pools_of(self, record: NetworkRecord) -> Sequence[Pool]:
-        if record.id not in self._pools:
-            self._pools[record.id] = netrecords.pools(record)
-        return self._pools[record.id]
-
-    @staticmethod
-    def _allocate(pool: Pool, settings: EndpointSettings) -> str:
-        asked = settings.ipam_config
-        wanted = "" if asked is None else asked.ipv4_address if pool.subnet.version == 4 else asked.ipv6_address
-        if not wanted:
-            return str(pool.allocate())
-        pool.claim(ip_address(wanted))
-        return wanted
-
-    def _claim(self, record: NetworkRecord, text: str) -> None:
-        for pool in self._pools_of(record):
-            if text and ip_address(text) in pool.subnet:
-                try:
-                    pool.claim(ip_address(text))
-                except Forbidden as error:
-                    log.warning("network %s: %s has two owners: %s", record.name, text, error)
-
-    def _give_back(self, record: NetworkRecord, text: str) -> None:
-        for pool in self._pools_of(record):
-            if text and ip_address(text) in pool.subnet:
-                pool.release(ip_address(text))
+    def _forget(self, record: NetworkRecord, endpoint: Endpoint) -> None:
+        self._endpoints.drop(endpoint.container_id, record.id)
+        self._addresses.give_back(record, endpoint.ip, endpoint.ip6)
 
 
 def _way_out(joins: Iterable[tuple[NetworkRecord, EndpointSettings]]) -> NetworkRecord | None:

@@ -96,6 +96,12 @@ CREATE TABLE networks (
     name TEXT NOT NULL UNIQUE,
     record BLOB NOT NULL                       -- engine.netrecords.NetworkRecord as JSON
 );
+CREATE TABLE endpoints (
+    container TEXT NOT NULL,                   -- id; only what the kernel has at this moment is here
+    network TEXT NOT NULL,                     -- id
+    endpoint BLOB NOT NULL,                    -- network.driver.Endpoint as JSON
+    PRIMARY KEY (container, network)
+);
 """
 
 MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1)

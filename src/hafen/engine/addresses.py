@@ -1,0 +1,79 @@
+"""Which addresses of which network are taken: a pool per subnet, kept in memory and rebuilt from the endpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from hafen.engine import netrecords
+from hafen.engine.netrecords import NetworkRecord
+from hafen.errors import Forbidden
+from hafen.network.driver import Endpoint
+from hafen.network.ipam import Pool
+from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings
+
+log = logging.getLogger(__name__)
+
+Grant = tuple[str, int]
+"""An address and its prefix length; ("", 0) where the network has none of that family."""
+
+NOTHING: Grant = ("", 0)
+
+
+class Addresses:
+    """The pools of every network, by its id."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, list[Pool]] = {}
+
+    def grant(self, network: NetworkRecord, settings: EndpointSettings) -> tuple[Grant, Grant]:
+        """An IPv4 and an IPv6 address, as asked or the next ones. Forbidden where one that is asked is taken."""
+        asked = settings.ipam_config or EndpointIpamConfig()
+        granted: list[str] = []
+        found = {4: NOTHING, 6: NOTHING}
+        try:
+            for pool in self._of(network):
+                version = pool.subnet.version
+                if found[version] != NOTHING:
+                    continue
+                wanted = asked.ipv4_address if version == 4 else asked.ipv6_address
+                if wanted and ip_address(wanted) not in pool.subnet:
+                    continue
+                granted.append(self._take(pool, wanted))
+                found[version] = (granted[-1], pool.subnet.prefixlen)
+        except BaseException:
+            self.give_back(network, *granted)
+            raise
+        return found[4], found[6]
+
+    def give_back(self, network: NetworkRecord, *texts: str) -> None:
+        for text in filter(None, texts):
+            for pool in self._of(network):
+                if ip_address(text) in pool.subnet:
+                    pool.release(ip_address(text))
+
+    def claim(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        """Take again what a living endpoint has."""
+        for text in filter(None, (endpoint.ip, endpoint.ip6)):
+            for pool in self._of(network):
+                if ip_address(text) in pool.subnet:
+                    try:
+                        pool.claim(ip_address(text))
+                    except Forbidden as error:
+                        log.warning("network %s: %s has two owners: %s", network.name, text, error)
+
+    def forget(self, network: NetworkRecord) -> None:
+        self._pools.pop(network.id, None)
+
+    def _of(self, network: NetworkRecord) -> Sequence[Pool]:
+        if network.id not in self._pools:
+            self._pools[network.id] = netrecords.pools(network)
+        return self._pools[network.id]
+
+    @staticmethod
+    def _take(pool: Pool, wanted: str) -> str:
+        if not wanted:
+            return str(pool.allocate())
+        pool.claim(ip_address(wanted))
+        return wanted

@@ -1,0 +1,222 @@
+"""The engine's networks with the real drivers: what a container gets, and what stays after crashes."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hafen.engine.events import Events
+from hafen.engine.guests import Attached, Guest
+from hafen.engine.networks import Networks
+from hafen.errors import Forbidden, InvalidArgument, NotFound, System
+from hafen.kernel.nftables import Nftables
+from hafen.network.bridge import BridgeDriver
+from hafen.network.host import HostDriver
+from hafen.network.none import NullDriver
+from hafen.spec.filters import Filters
+from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.hostconfig import HostConfig
+from hafen.spec.wire.image import EmptyObject
+from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings, NetworkingConfig, PortBinding, PortMap
+from hafen.storage.database import Database
+from tests.harness.netns import Netns, World
+
+pytestmark = pytest.mark.root
+
+_HOSTS = Path("/etc/hosts").read_text()
+
+
+class Engine:
+    """The part of an engine that is about networks, on a database that outlives it."""
+
+    def __init__(self, world: World, base: Path) -> None:
+        self.world = world
+        self.base = base
+        self.namespaces: dict[str, Netns] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.database = Database(self.base / "hafen.db")
+        drivers = {driver.name: driver for driver in (BridgeDriver(), HostDriver(), NullDriver())}
+        self.networks = Networks(self.database, Events(self.database), drivers)
+        self.drivers = drivers
+
+    def crash(self) -> None:
+        """As the kernel sees a killed engine: its sockets are gone, nothing else."""
+        self.database.close()
+        for driver in self.drivers.values():
+            driver.close()
+
+    def guest(
+        self, *, mode: str = "default", ports: PortMap | None = None, networking: NetworkingConfig | None = None,
+        exposed: tuple[str, ...] = (), **options: object,
+    ) -> Guest:  # fmt: skip
+        name = f"c{len(self.namespaces)}"
+        ident = secrets.token_hex(32)
+        config = ContainerConfig(
+            hostname=ident[:12], exposed_ports={key: EmptyObject() for key in (*exposed, *(ports or {}))}
+        )
+        host_config = HostConfig(network_mode=mode, port_bindings=ports, **options)  # type: ignore[arg-type]  # test data
+        wanted = self.networks.check_networks(host_config, networking, config)
+        return Guest(ident, name, config, host_config, wanted)
+
+    async def attach(self, guest: Guest) -> Attached:
+        netns = self.namespaces[guest.id] = self.world.container()
+        return await self.networks.attach_all(guest, netns, str(self.base / guest.id))
+
+    def file(self, guest: Guest, name: str) -> str:
+        return (self.base / guest.id / name).read_text()
+
+
+@pytest.fixture
+def engine(world: World, tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(world, tmp_path)
+    made.networks.restore()
+    yield made
+    made.crash()
+
+
+async def test_three_defaults_as_docker_shows_them(engine: Engine) -> None:
+    listed = {network.name: network for network in await engine.networks.list()}
+    assert {name: network.driver for name, network in listed.items()} == {
+        "bridge": "bridge",
+        "host": "host",
+        "none": "null",
+    }
+    bridge = await engine.networks.inspect("bridge")
+    assert bridge.ipam.config is not None
+    config = bridge.ipam.config[0]
+    assert (config.subnet, config.gateway) == ("172.17.0.0/16", "172.17.0.1")
+    assert bridge.options["com.docker.network.bridge.default_bridge"] == "true"
+    assert (await engine.networks.inspect(bridge.id[:8])).id == bridge.id
+    assert listed["none"].ipam.config is None
+    with pytest.raises(Forbidden, match="bridge is a pre-defined network and cannot be removed"):
+        await engine.networks.remove("bridge")
+    with pytest.raises(NotFound, match="network nope not found"):
+        await engine.networks.inspect("nope")
+
+
+async def test_container_on_the_default_bridge(engine: Engine) -> None:
+    guest = engine.guest(
+        ports={"80/tcp": [PortBinding(host_port="8080")]},
+        exposed=("55/tcp",),
+        extra_hosts=["gw:host-gateway", "a:1.2.3.4"],
+    )
+    got = await engine.attach(guest)
+    settings = got.networks["bridge"]
+    assert (settings.ip_address, settings.ip_prefix_len, settings.gateway) == ("172.17.0.2", 16, "172.17.0.1")
+    assert settings.mac_address == "02:42:ac:11:00:02"
+    assert len(settings.endpoint_id) == len(settings.network_id) == 64
+    assert settings.dns_names is None
+    assert got.ports == {"55/tcp": None, "80/tcp": [PortBinding(host_ip="0.0.0.0", host_port="8080")]}
+    inspected = (await engine.networks.inspect("bridge")).containers[guest.id]
+    assert (inspected.name, inspected.ipv4_address) == ("c0", "172.17.0.2/16")
+    assert engine.file(guest, "hosts").endswith(f"172.17.0.1\tgw\n1.2.3.4\ta\n172.17.0.2\t{guest.id[:12]}\n")
+    assert engine.file(guest, "hostname") == f"{guest.id[:12]}\n"
+    assert "nameserver " in engine.file(guest, "resolv.conf")
+    server = engine.namespaces[guest.id].serve(80)
+    engine.world.neighbour.connect("192.0.2.2", 8080).close()
+    server.accept()[0].close()
+    engine.networks.release(guest.id)
+    engine.networks.release(guest.id)
+    assert not (await engine.networks.inspect("bridge")).containers
+
+
+async def test_addresses_are_reused_late(engine: Engine) -> None:
+    first = engine.guest()
+    assert (await engine.attach(first)).networks["bridge"].ip_address == "172.17.0.2"
+    engine.networks.release(first.id)
+    assert (await engine.attach(engine.guest())).networks["bridge"].ip_address == "172.17.0.3"
+
+
+async def test_no_network_and_the_hosts(engine: Engine) -> None:
+    none = engine.guest(mode="none")
+    got = await engine.attach(none)
+    assert list(got.networks) == ["none"]
+    assert got.networks["none"].ip_address == ""
+    assert [link.name for link in engine.namespaces[none.id].route.links()] == ["lo"]
+    host = engine.guest(mode="host")
+    directory = str(engine.base / host.id)
+    got = await engine.networks.attach_all(host, None, directory)
+    assert len(got.networks["host"].endpoint_id) == 64
+    assert engine.file(host, "hosts") == _HOSTS
+    shared = engine.guest(mode="container:abc")
+    assert shared.networks == {}
+
+
+async def test_what_is_refused(engine: Engine) -> None:
+    fixed = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="172.17.0.9"))
+    with pytest.raises(InvalidArgument, match="user specified IP address is supported on user defined networks only"):
+        engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": fixed}))
+    with pytest.raises(InvalidArgument, match="network-scoped alias is supported only for containers in user defined"):
+        engine.guest(networking=NetworkingConfig(endpoints_config={"default": EndpointSettings(aliases=["x"])}))
+    with pytest.raises(NotFound, match="network nope not found"):
+        await engine.attach(engine.guest(mode="nope"))
+    await engine.attach(engine.guest(ports={"80/tcp": [PortBinding(host_port="8080")]}))
+    links = engine.world.links()
+    with pytest.raises(System, match=r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated"):
+        await engine.attach(engine.guest(ports={"80/tcp": [PortBinding(host_port="8080")]}))
+    assert engine.world.links() == links
+    assert len((await engine.networks.inspect("bridge")).containers) == 1
+
+
+async def test_restore_after_a_crash(engine: Engine) -> None:
+    living = engine.guest(ports={"80/tcp": [PortBinding(host_port="8080")]})
+    dead = engine.guest(ports={"80/tcp": [PortBinding(host_port="8081")]})
+    before = [await engine.attach(guest) for guest in (living, dead)]
+    links = engine.world.links()
+    engine.crash()
+    engine.start()
+    assert engine.networks.restore([living]) == {living.id: before[0]}
+    assert links - engine.world.links() == {f"hf{before[1].networks['bridge'].endpoint_id[:11]}"}
+    assert list((await engine.networks.inspect("bridge")).containers) == [living.id]
+    with pytest.raises(System, match="8080 failed: port is already allocated"):
+        await engine.attach(engine.guest(ports={"80/tcp": [PortBinding(host_port="8080")]}))
+    assert (await engine.attach(engine.guest(ports={"80/tcp": [PortBinding(host_port="8081")]}))).networks[
+        "bridge"
+    ].ip_address != "172.17.0.2"
+
+
+async def test_orderly_end_leaves_nothing_unless_a_container_runs(engine: Engine) -> None:
+    guest = engine.guest()
+    await engine.attach(guest)
+    engine.networks.close()
+    engine.database.close()
+    assert "hafen0" in engine.world.links()
+    engine.start()
+    engine.networks.restore([guest])
+    engine.networks.release(guest.id)
+    engine.networks.close()
+    assert "hafen0" not in engine.world.links()
+    assert Nftables().run("list ruleset") == ""
+
+
+async def test_gentle_mac_and_rename(engine: Engine) -> None:
+    wanted = EndpointSettings(mac_address="02-00-00-00-00-0A")
+    guest = engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": wanted}))
+    assert (await engine.attach(guest)).networks["bridge"].mac_address == "02:00:00:00:00:0a"
+    engine.networks.renamed(guest.id, "new")
+    assert (await engine.networks.inspect("bridge")).containers[guest.id].name == "new"
+    with pytest.raises(InvalidArgument, match="invalid MAC address: zz"):
+        engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": EndpointSettings(mac_address="zz")}))
+
+
+async def test_filters(engine: Engine) -> None:
+    async def names(**fields: str) -> set[str]:
+        return {network.name for network in await engine.networks.list(Filters({k: (v,) for k, v in fields.items()}))}
+
+    assert await names(driver="null") == {"none"}
+    assert await names(name="o") == {"host", "none"}
+    assert await names(type="custom") == set()
+    assert await names(dangling="false") == {"bridge", "host", "none"}
+    with pytest.raises(InvalidArgument):
+        await names(nope="x")
+
+
+async def test_many_at_once(engine: Engine) -> None:
+    guests = [engine.guest() for _ in range(20)]
+    got = await asyncio.gather(*(engine.attach(guest) for guest in guests))
+    assert len({attached.networks["bridge"].ip_address for attached in got}) == 20
+    assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W1", "172.17.0.21").returncode == 0
