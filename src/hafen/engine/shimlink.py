@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hafen import errors
-from hafen.engine.conversation import Conversation
+from hafen.engine.conversation import Answer, Conversation
 from hafen.engine.zygote import NetnsHandle, SocketSpec, Zygote
 from hafen.kernel import cgroup
 from hafen.shim import protocol
@@ -219,7 +219,7 @@ class Shim:
             answer = await asyncio.shield(running)
         except asyncio.CancelledError:
             # The shim cannot be stopped half way: it ends what it starts, as soon as it runs.
-            running.add_done_callback(lambda done: done.exception() or self._kill())
+            running.add_done_callback(self._kill)
             raise
         except BaseException:
             for wire in wires:
@@ -230,7 +230,9 @@ class Shim:
                 client.sock.close()
         self._running(answer.fields)
 
-    def _kill(self) -> None:
+    def _kill(self, running: asyncio.Future[Answer]) -> None:
+        if running.exception() is not None:
+            return
         killed = self._conversation.request("signal", signal=int(signal.SIGKILL), exec_id=None, all=False)
         killed.add_done_callback(lambda done: done.exception())
 

@@ -179,3 +179,12 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
 # linux/keyctl.h
 KEYCTL_JOIN_SESSION_KEYRING = 1
+
+# linux/if.h, linux/sockios.h
+IFF_UP = 1
+SIOCSIFFLAGS = 0x8914
+
+# linux/inotify.h
+IN_MODIFY = 0x2
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100

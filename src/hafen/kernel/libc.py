@@ -29,6 +29,8 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "fstatfs": (138, 44),
     "syncfs": (306, 267),
     "getdents64": (217, 61),
+    "inotify_add_watch": (254, 27),
+    "inotify_init1": (294, 26),
     "ioprio_set": (251, 30),
     "keyctl": (250, 219),
     "mount": (165, 40),

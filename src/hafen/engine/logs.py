@@ -1,0 +1,245 @@
+"""Read and follow the logs of containers: the selection that clients ask for, framed as they expect it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Containers
+from hafen.engine.shimlink import Exit
+from hafen.errors import InvalidArgument
+from hafen.kernel import inotify
+from hafen.logs.driver import Entry, LogDriver, LogFile, LogReader, choose
+from hafen.logs.timestamp import format_fixed
+from hafen.spec import stdcopy
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a log. Times in ns since the epoch; `tail` in lines, None for all."""
+
+    stdout: bool = True
+    stderr: bool = True
+    since: int | None = None
+    until: int | None = None
+    tail: int | None = None
+    timestamps: bool = False
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogStream:
+    """`chunks` are ready for the client: raw where the container has a terminal (`tty`), multiplexed otherwise."""
+
+    tty: bool
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """`Services.logs`. `drivers` by Docker's names."""
+
+    containers: Containers
+    paths: Paths
+    drivers: Mapping[str, LogDriver]
+
+    async def read(
+        self,
+        ref: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        since: str | None = None,
+        until: str | None = None,
+        tail: str | None = None,
+        timestamps: bool = False,
+        follow: bool = False,
+    ) -> LogStream:
+        """`since` and `until` are unix times with an optional fraction, `tail` a number or `all`.
+
+        NotFound for the container, InvalidArgument for a time, NotImplemented where its driver cannot be read.
+        """
+        container = self.containers.find(ref)
+        driver = self._driver(container)
+        selection = Selection(
+            stdout, stderr, parse_time("since", since), parse_time("until", until), parse_tail(tail), timestamps, follow
+        )
+        reader = driver.reader(self._file(container))
+        ended = container.shim.exited if container.shim is not None else None
+        tty = container.record.config.tty
+        return LogStream(tty, self._chunks(reader, self._file(container).directory, ended, selection, tty))
+
+    def log_path(self, container: Container) -> str:
+        """What inspect shows as LogPath."""
+        return self._driver(container).path(self._file(container))
+
+    def _driver(self, container: Container) -> LogDriver:
+        return choose(container.record.host_config.log_config.type or "local", self.drivers)
+
+    def _file(self, container: Container) -> LogFile:
+        return LogFile(self.paths.logs(container.id), container.id)
+
+    async def _chunks(
+        self,
+        reader: LogReader,
+        directory: str,
+        ended: asyncio.Future[Exit] | None,
+        selection: Selection,
+        tty: bool,
+    ) -> AsyncIterator[bytes]:
+        shape = Shape(selection, tty)
+        follow = selection.follow and ended is not None
+        try:
+            with _Changes(directory if follow else None, ended) as changes:
+                await asyncio.to_thread(_position, reader, selection)
+                while not shape.over:
+                    last = changes.over  # before reading: what was written until then is read below
+                    chunk, more = await asyncio.to_thread(shape.next, reader)
+                    if chunk:
+                        yield chunk
+                    elif not more:
+                        if last or shape.past_until():
+                            return
+                        await changes.wait(shape.seconds_left())
+        finally:
+            reader.close()
+
+
+class Shape:
+    """Turns entries into what the client gets; remembers where lines begin."""
+
+    def __init__(self, selection: Selection, tty: bool) -> None:
+        self.over = False
+        self._selection = selection
+        self._tty = tty
+        self._wanted = {
+            stream
+            for stream, wanted in ((stdcopy.STDOUT, selection.stdout), (stdcopy.STDERR, selection.stderr))
+            if wanted
+        }
+        self._inside_line = {stdcopy.STDOUT: False, stdcopy.STDERR: False}
+
+    def next(self, reader: LogReader) -> tuple[bytes, bool]:
+        """The next chunk, empty where nothing of it is wanted, and whether the reader had something."""
+        entries = reader.read()
+        return self.shape(entries), bool(entries)
+
+    def shape(self, entries: list[Entry]) -> bytes:
+        since, until = self._selection.since, self._selection.until
+        pieces: list[tuple[int, bytes]] = []
+        for entry in entries:
+            if until is not None and entry.at > until:
+                self.over = True
+                break
+            if entry.stream not in self._wanted or (since is not None and entry.at < since) or not entry.data:
+                continue
+            data = self._stamped(entry) if self._selection.timestamps else entry.data
+            pieces.append((entry.stream, data))
+        if self._tty:
+            return b"".join(data for _, data in pieces)
+        return _multiplexed(pieces)
+
+    def past_until(self) -> bool:
+        left = self.seconds_left()
+        return left is not None and left <= 0
+
+    def seconds_left(self) -> float | None:
+        until = self._selection.until
+        return None if until is None else (until - time.time_ns()) / _SECOND
+
+    def _stamped(self, entry: Entry) -> bytes:
+        """A time before every line that begins here."""
+        stamp = format_fixed(entry.at).encode() + b" "
+        body, end = entry.data[:-1], entry.data[-1:]
+        inside, self._inside_line[entry.stream] = self._inside_line[entry.stream], end != b"\n"
+        return (b"" if inside else stamp) + body.replace(b"\n", b"\n" + stamp) + end
+
+
+class _Changes:
+    """Wakes whoever waits when a file in the directory changes or the container ends; nothing to wait for without."""
+
+    def __init__(self, directory: str | None, ended: asyncio.Future[Exit] | None) -> None:
+        self._directory = directory
+        self._ended = ended
+        self._event = asyncio.Event()
+        self._fd = -1
+
+    def __enter__(self) -> _Changes:
+        if self._directory is not None and self._ended is not None:
+            self._fd = inotify.watch_directory(self._directory)
+            asyncio.get_running_loop().add_reader(self._fd, self._changed)
+            self._ended.add_done_callback(self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0 and self._ended is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._ended.remove_done_callback(self._end)
+
+    @property
+    def over(self) -> bool:
+        return self._fd < 0 or self._ended is None or self._ended.done()
+
+    async def wait(self, timeout: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except TimeoutError:
+            pass
+        self._event.clear()
+
+    def _changed(self) -> None:
+        inotify.drain(self._fd)
+        self._event.set()
+
+    def _end(self, _: asyncio.Future[Exit]) -> None:
+        self._event.set()
+
+
+def _position(reader: LogReader, selection: Selection) -> None:
+    if selection.tail is not None:
+        reader.skip_to_tail(selection.tail)
+    elif selection.since is not None:
+        reader.skip_to_time(selection.since)
+
+
+def _multiplexed(pieces: list[tuple[int, bytes]]) -> bytes:
+    """Frames, neighbours of one stream in one."""
+    parts: list[bytes] = []
+    run: list[bytes] = []
+    for index, (stream, data) in enumerate(pieces):
+        run.append(data)
+        if index + 1 == len(pieces) or pieces[index + 1][0] != stream:
+            payload = b"".join(run)
+            parts += (stdcopy.header(stream, len(payload)), payload)
+            run = []
+    return b"".join(parts)
+
+
+def parse_time(name: str, text: str | None) -> int | None:
+    """Docker's `seconds[.fraction]`; None for nothing and for 0."""
+    if not text:
+        return None
+    seconds, _, fraction = text.partition(".")
+    try:
+        at = int(seconds) * _SECOND + (int(fraction.ljust(9, "0")[:9]) if fraction else 0)
+    except ValueError:
+        raise InvalidArgument(
+            f'invalid value for "{name}": failed to parse value as time or duration: "{text}"'
+        ) from None
+    return at or None
+
+
+def parse_tail(text: str | None) -> int | None:
+    """A number of lines; everything else, and what is negative, is all."""
+    try:
+        lines = int(text or "all")
+    except ValueError:
+        return None
+    return lines if lines >= 0 else None

@@ -1,0 +1,41 @@
+"""Fork a helper of this process: it keeps only the descriptors named, dies with its parent, and never returns."""
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection
+
+from hafen.kernel import process
+
+
+def fork(run: Callable[[], None], keep: Collection[int] = ()) -> int:
+    """The pid of a child that executes `run` and exits: 0, or 1 where `run` raised. Standard streams stay open."""
+    pid = os.fork()  # noqa: TID251 - single threaded by design
+    if pid:
+        return pid
+    status = 1
+    try:
+        gc.disable()  # it would dirty pages shared with the parent
+        process.set_parent_death_signal(signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        close_all_but(keep)
+        run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the process's last boundary
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Every descriptor above the standard streams that is not in `keep`."""
+    first = 3
+    for descriptor in sorted(keep):
+        if descriptor > first:
+            process.close_range(first, descriptor - 1)
+        first = max(first, descriptor + 1)
+    process.close_range(first)
