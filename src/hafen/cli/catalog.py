@@ -29,7 +29,7 @@ unpause        container lifecycle.UNPAUSE    Unpause all processes within one o
 update         container update.UPDATE        Update configuration of one or more containers
 wait           container lifecycle.WAIT       Block until one or more containers stop, then print their exit codes
 
-bootstrap      image     bootstrap.BOOTSTRAP  Make an image of a Debian or Ubuntu release from its signed archive
+bootstrap      image     create_image.BOOTSTRAP Make an image of a Debian or Ubuntu release from its signed archive
 history        image     image.HISTORY        Show the history of an image
 import         image     create_image.IMPORT  Import the contents from a tarball to create a filesystem image
 inspect        image     inspect.IMAGE        Display detailed information on one or more images

@@ -9,6 +9,21 @@ from hafen.client.engine import Engine
 PROGRAM = "hafen"
 MANY = 1 << 30
 
+GLOBAL_FLAGS = """
+    --config string      Location of client config files (default "~/.docker")
+-c, --context string     Name of the context to use to connect to the engine (overrides DOCKER_HOST env var and \
+default context)
+-D, --debug              Enable debug mode
+-H, --host string        Engine socket to connect to
+-l, --log-level string   Set the logging level ("debug", "info", "warn", "error", "fatal") (default "info")
+    --tls                Use TLS; implied by --tlsverify
+    --tlscacert string   Trust certs signed only by this CA (default "~/.docker/ca.pem")
+    --tlscert string     Path to TLS certificate file (default "~/.docker/cert.pem")
+    --tlskey string      Path to TLS key file (default "~/.docker/key.pem")
+    --tlsverify          Use TLS and verify the remote
+-v, --version            Print version information and quit
+"""
+
 
 class Call(NamedTuple):
     """One run of a command."""
@@ -32,5 +47,4 @@ class Command(NamedTuple):
     interspersed: bool = True
     aliases: Mapping[str, str] = {}
     validators: Mapping[str, Validator] = {}
-    complete: Callable[[Engine, list[str]], list[str]] | None = None
     description: str = ""

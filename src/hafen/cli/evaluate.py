@@ -146,8 +146,7 @@ class _Run:
         if callable(value):
             return value(*[go_text(argument) for argument in arguments])
         if arguments:
-            source = head.source if isinstance(head, Fields | Literal) else ""
-            raise self._error(head, source, f"{source.rpartition('.')[2]} is not a method but has arguments")
+            raise self._error(head, head.source, f"{head.source.rpartition('.')[2]} is not a method but has arguments")
         return value
 
     def _call(self, head: Function, operands: Sequence[Operand], dot: object, final: list[object]) -> object:

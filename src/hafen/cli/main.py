@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from hafen.cli import catalog
-from hafen.cli.command import MANY, PROGRAM, Call, Command
+from hafen.cli.command import GLOBAL_FLAGS, MANY, PROGRAM, Call, Command
 from hafen.cli.flags import BadFlag, Flags, HelpAsked, parse, parse_definitions
 from hafen.cli.output import err
 from hafen.cli.report import report, system_text
@@ -33,8 +33,6 @@ def main() -> int:
 
 
 def run(words: Sequence[str]) -> int:
-    from hafen.cli.usage import GLOBAL_FLAGS
-
     usage = f"Usage:  {PROGRAM} [OPTIONS] COMMAND [ARG...]"
     try:
         flags, rest = parse(parse_definitions(GLOBAL_FLAGS), words, interspersed=False)
@@ -59,6 +57,9 @@ def dispatch(global_flags: Flags, words: list[str]) -> int:
     if canonical == "engine":
         return _engine(arguments)
     command = load(table[canonical])
+    if canonical == "__complete":  # its arguments are somebody else's flags
+        no_flags = parse({}, [])[0]
+        return _perform(command, path, no_flags, arguments, choice_of(global_flags))
     usage = f"Usage:  {PROGRAM} {path} {command.usage}".rstrip()
     try:
         flags, arguments = parse(

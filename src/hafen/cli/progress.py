@@ -102,7 +102,7 @@ class ByteBar:
     def __init__(self, label: str, total: int = 0) -> None:
         self._label = label
         self._total = total
-        self._seen = 0
+        self.seen = 0
         self._last = 0.0
         self._live = sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
 
@@ -115,11 +115,11 @@ class ByteBar:
             self.clear()
 
     def add(self, count: int) -> None:
-        self._seen += count
+        self.seen += count
         now = time.monotonic()
         if self._live and now - self._last > REDRAW_SECONDS:
             self._last = now
-            sys.stderr.write(f"\r\x1b[K{self._label} {bar({'current': self._seen, 'total': self._total})}")
+            sys.stderr.write(f"\r\x1b[K{self._label} {bar({'current': self.seen, 'total': self._total})}")
             sys.stderr.flush()
 
     def clear(self) -> None:

@@ -246,7 +246,7 @@ def _compact(path: str) -> str:
         raise InvalidArgument(f"compacting json for seccomp profile ({path}) failed: {error}") from None
 
 
-_NUMBERS = {
+RESOURCE_NUMBERS = {
     "blkio-weight": "BlkioWeight",
     "cpu-count": "CpuCount",
     "cpu-percent": "CpuPercent",
@@ -266,7 +266,7 @@ _NUMBERS = {
 
 
 def _add_resources(flags: Flags, host: Document) -> None:
-    for name, key in _NUMBERS.items():
+    for name, key in RESOURCE_NUMBERS.items():
         host[key] = flags.number(name)
     host["CpusetCpus"], host["CpusetMems"] = flags.text("cpuset-cpus"), flags.text("cpuset-mems")
     host["CgroupParent"] = flags.text("cgroup-parent")

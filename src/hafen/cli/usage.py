@@ -1,25 +1,9 @@
 """The help texts, laid out as cobra and pflag lay them out."""
 
-import shutil
-
 from hafen.cli import catalog
-from hafen.cli.command import PROGRAM, Command
+from hafen.cli.command import GLOBAL_FLAGS, PROGRAM, Command
 from hafen.cli.flags import HIDDEN, Flag, parse_definitions
-
-GLOBAL_FLAGS = """
-    --config string      Location of client config files (default "~/.docker")
--c, --context string     Name of the context to use to connect to the engine (overrides DOCKER_HOST env var and \
-default context)
--D, --debug              Enable debug mode
--H, --host string        Engine socket to connect to
--l, --log-level string   Set the logging level ("debug", "info", "warn", "error", "fatal") (default "info")
-    --tls                Use TLS; implied by --tlsverify
-    --tlscacert string   Trust certs signed only by this CA (default "~/.docker/ca.pem")
-    --tlscert string     Path to TLS certificate file (default "~/.docker/cert.pem")
-    --tlskey string      Path to TLS key file (default "~/.docker/key.pem")
-    --tlsverify          Use TLS and verify the remote
--v, --version            Print version information and quit
-"""
+from hafen.cli.terminal import size
 
 _TEMPLATES = """'TEMPLATE':         Print output using the given Go template.
 Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"""
@@ -80,7 +64,7 @@ def _listing(summaries: dict[str, str]) -> str:
 
 def flag_help(definitions: dict[str, Flag]) -> str:
     """pflag's FlagUsagesWrapped for the width of the terminal."""
-    width = shutil.get_terminal_size((80, 24)).columns - 1
+    width = (size(1)[1] or 80) - 1
     left = {flag: _left(flag) for flag in sorted(definitions.values()) if not flag.help.startswith(HIDDEN)}
     column = max((len(text) for text in left.values()), default=0) + 3
     return "".join(

@@ -1,6 +1,5 @@
 """Calls about containers; each is one request."""
 
-import base64
 import json
 from collections.abc import Iterable, Mapping
 
@@ -109,6 +108,8 @@ def put_archive(engine: Engine, reference: str, path: str, stream: Iterable[byte
 
 
 def _decode_stat(headers: Mapping[str, str]) -> Document:
+    import base64  # `cp` alone needs it
+
     answer: Document = json.loads(base64.b64decode(headers.get("x-docker-container-path-stat", "e30=")))
     return answer
 

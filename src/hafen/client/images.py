@@ -55,3 +55,8 @@ def push(engine: Engine, reference: str, name: str, headers: dict[str, str]) -> 
 def prune(engine: Engine, filters: Iterable[str]) -> Document:
     answer: Document = engine.post("/images/prune", {"filters": filters_query(list(filters))})
     return answer
+
+
+def bootstrap(engine: Engine, name: str, *, mirror: str) -> Response:
+    """Our own engine's: a distribution's base system from its package archive, as progress documents."""
+    return engine.call("POST", "/images/bootstrap", {"name": name, "mirror": mirror})

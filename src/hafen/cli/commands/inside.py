@@ -1,10 +1,13 @@
 """Look inside a container: logs, top, diff, port, export."""
 
+import os
 import sys
+from collections.abc import Iterable
 
 from hafen.cli import terminal
 from hafen.cli.command import Call, Command
 from hafen.cli.output import out
+from hafen.cli.progress import ByteBar
 from hafen.client import containers
 from hafen.client.streams import Demultiplexer, write_all
 from hafen.client.transport import Response
@@ -83,28 +86,27 @@ def _export(call: Call) -> int:
     target = call.flags.text("output")
     if not target and terminal.is_terminal(1):
         raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    write_response(containers.export(call.engine, call.arguments[0]), target)
+    write_response(containers.export(call.engine, call.arguments[0]), target, ByteBar("Exporting"))
     return 0
 
 
-def write_response(response: Response, target: str) -> None:
+def write_response(response: Iterable[bytes], target: str, bar: ByteBar) -> None:
     """To standard output, or to a file that appears whole or not at all."""
-    import os
-
     sys.stdout.flush()
+    chunks = bar.over(response)
     if not target:
-        for chunk in response:
+        for chunk in chunks:
             write_all(1, [chunk])
         return
     if os.path.exists(target) and not os.path.isfile(target):  # a device, a pipe
         with open(target, "wb", buffering=0) as special:
-            for chunk in response:
-                special.write(chunk)
+            for chunk in chunks:
+                write_all(special.fileno(), [chunk])
         return
     partial = f"{target}.{os.getpid()}.partial"
     try:
         with open(partial, "xb", buffering=0) as file:
-            for chunk in response:
+            for chunk in chunks:
                 write_all(file.fileno(), [chunk])
         os.replace(partial, target)
     except BaseException:

@@ -12,7 +12,7 @@ from hafen.cli.runflags import ALIASES, RUN_ONLY, SHARED, VALIDATORS
 from hafen.cli.runspec import request
 from hafen.cli.session import Streams, carry, check_terminal, detach_keys, signalling
 from hafen.client import containers
-from hafen.client.engine import Document
+from hafen.client.engine import Document, Query
 from hafen.client.transport import Response
 from hafen.errors import HafenError, InvalidArgument, NotFound, NotImplemented, Unavailable
 

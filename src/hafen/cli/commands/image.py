@@ -1,0 +1,96 @@
+"""`tag`, `rmi`, `history`."""
+
+import time
+from datetime import datetime
+
+from hafen.cli.command import Call, Command
+from hafen.cli.commands.listing import local_time
+from hafen.cli.evaluate import Row
+from hafen.cli.formats import show
+from hafen.cli.output import ago, ellipsis, human_size, out, short_id
+from hafen.cli.report import report
+from hafen.client import images
+from hafen.client.engine import Document
+from hafen.errors import HafenError, InvalidArgument, NotFound
+
+
+def _tag(call: Call) -> int:
+    source, target = call.arguments
+    if "@" in target:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    repository, tag = split_tag(target)
+    images.tag(call.engine, source, repository, tag or "latest")
+    return 0
+
+
+def split_tag(reference: str) -> tuple[str, str]:
+    """`host:5000/name:tag` as its repository and its tag."""
+    if ":" not in reference.rpartition("/")[2]:
+        return reference, ""
+    repository, _, tag = reference.rpartition(":")
+    return repository, tag
+
+
+def _remove(call: Call) -> int:
+    force, failed = call.flags.on("force"), False
+    for reference in call.arguments:
+        try:
+            removed = images.remove(call.engine, reference, force=force, no_prune=call.flags.on("no-prune"))
+        except HafenError as error:
+            report(error)
+            failed = failed or not (force and isinstance(error, NotFound))
+            continue
+        for item in removed:
+            out(f"Deleted: {item['Deleted']}" if item.get("Deleted") else f"Untagged: {item['Untagged']}")
+    return 1 if failed else 0
+
+
+_HEADERS = {
+    "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY", "Size": "SIZE",
+    "Comment": "COMMENT",
+}  # fmt: skip
+
+
+def _history(call: Call) -> int:
+    flags = call.flags
+    truncate, human = not flags.on("no-trunc"), flags.on("human", True)
+    now = time.time()
+    rows = [_history_row(item, now, truncate, human) for item in images.history(call.engine, call.arguments[0])]
+    default = ["ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"]
+    show(rows, _HEADERS, default, flags.text("format"), quiet="ID" if flags.on("quiet") else "")
+    return 0
+
+
+def _history_row(item: Document, now: float, truncate: bool, human: bool) -> Row:
+    created_by = item["CreatedBy"].replace("\t", " ")
+    created_at = datetime.fromtimestamp(item["Created"]).astimezone().isoformat() if item["Created"] > 0 else ""
+    if created_at.endswith("+00:00"):
+        created_at = created_at[:-6] + "Z"
+    comment = item.get("Comment") or ""
+    return Row("*formatter.historyContext", {
+        "ID": short_id(item["Id"]) if truncate else item["Id"],
+        "CreatedSince": (ago(now - item["Created"]) if item["Created"] > 0 else "N/A") if human else created_at,
+        "CreatedAt": created_at or local_time(item["Created"]),
+        "CreatedBy": ellipsis(created_by, 45) if truncate else created_by,
+        "Size": human_size(item["Size"], 3) if human else str(item["Size"]),
+        "Comment": comment,
+    })  # fmt: skip
+
+
+TAG = Command(
+    _tag, "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    least=2, most=2,
+)  # fmt: skip
+REMOVE = Command(
+    _remove, "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images",
+    "-f, --force      Force removal of the image\n    --no-prune   Do not delete untagged parents", least=1,
+)  # fmt: skip
+HISTORY = Command(
+    _history, "[OPTIONS] IMAGE", "Show the history of an image",
+    """
+    --format string   @table
+-H, --human           Print sizes and dates in human readable format (default true)
+    --no-trunc        Don't truncate output
+-q, --quiet           Only show image IDs
+""", least=1, most=1,
+)  # fmt: skip
