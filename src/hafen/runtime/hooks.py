@@ -25,6 +25,17 @@ def run(kind: str, hooks: tuple[Hook, ...], state: dict[str, Any]) -> None:
         _run_one(f"error running {kind} hook #{position}", hook, json.dumps(state).encode())
 
 
+def run_all(kind: str, hooks: tuple[Hook, ...], state: dict[str, Any]) -> list[str]:
+    """For poststart and poststop, whose failures are warnings and stop nothing (OCI runtime.md, "Lifecycle")."""
+    warnings = []
+    for hook in hooks:
+        try:
+            run(kind, (hook,), state)
+        except System as error:
+            warnings.append(error.message)
+    return warnings
+
+
 def _run_one(label: str, hook: Hook, state: bytes) -> None:
     state_read, state_write = os.pipe2(os.O_CLOEXEC)
     output_read, output_write = os.pipe2(os.O_CLOEXEC)

@@ -113,3 +113,6 @@ def split_layers(value: str) -> list[str]:
             layers.append(current)
             current = ""
     return [*layers, current]
+
+
+KNOWN = frozenset((*_ATTRIBUTES, *_ATTRIBUTES_ALL, *_PROPAGATION, *_IGNORED, "bind", "rbind", "idmap", "ridmap"))

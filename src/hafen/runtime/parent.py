@@ -24,7 +24,8 @@ from hafen.kernel import consts, namespaces, process, seccomp
 from hafen.kernel.cgroup import Cgroup, Hierarchy
 from hafen.kernel.process import Child
 from hafen.runtime import child, hooks, identity, resources
-from hafen.runtime.child import Order, Stdio
+from hafen.runtime.child import Order
+from hafen.runtime.child import Stdio as Stdio
 from hafen.runtime.mounts import Bind, id_maps
 from hafen.runtime.plan import Plan, plan
 from hafen.runtime.stage import Phase, Stage, Step, typed
@@ -112,13 +113,15 @@ class Created:
         self._undo.pop_all()
         self._channel.close()
         os.close(self.pidfd)
+        if self.console is not None:
+            os.close(self.console)
 
     def _wait_executing(self) -> Running:
         """The end of file on the channel: execve has closed the other end, or the process has died before."""
         message = self._channel.receive()
         if message is not None:
             raise System(f"the container's process said {message.kind!r} where it was to execute")
-        hooks.run("poststart", self._config.hooks.poststart, {**self._state, "status": "running"})
+        self.warnings += hooks.run_all("poststart", self._config.hooks.poststart, {**self._state, "status": "running"})
         self._undo.pop_all()
         self._channel.close()
         return Running(
@@ -248,7 +251,7 @@ def _create(
                 )  # fmt: skip
                 child.become(stage, order, the_plan)
 
-            launched = launch(the_plan, in_child, clone_fd, ours, sibling=options.sibling)
+            launched = launch(the_plan, in_child, clone_fd, sibling=options.sibling)
             undo.callback(end, launched, reap=not options.sibling)
             opened.close()
             created = Created(launched, ours, config, {**state, "pid": launched.pid}, cgroup, undo.pop_all())
@@ -350,9 +353,7 @@ def end(launched: Child, *, reap: bool) -> None:
     os.close(launched.pidfd)
 
 
-def launch(
-    the_plan: Plan, in_child: Callable[[], None], clone_fd: int | None, ours: Channel, *, sibling: bool
-) -> Child:
+def launch(the_plan: Plan, in_child: Callable[[], None], clone_fd: int | None, *, sibling: bool) -> Child:
     """clone3 into the new and joined namespaces that only a birth can enter: pid, time with offsets, user.
 
     `in_child` is what the new process does; it does not return.
@@ -360,7 +361,9 @@ def launch(
     flags = the_plan.clone_flags | (consts.CLONE_PARENT if sibling else 0)
     paths = dict(the_plan.joined)
     if "user" in paths:
-        return _launch_in_user_namespace(paths, flags, in_child, ours)
+        if the_plan.time_offsets:
+            raise NotImplemented("linux.timeOffsets together with a joined user namespace")
+        return _launch_in_user_namespace(paths, flags, in_child)
     with ExitStack() as restore:
         if "pid" in paths:
             _enter_for_children("pid", paths["pid"], restore)
@@ -416,9 +419,35 @@ def _make_time_namespace(offsets: tuple[str, ...], restore: ExitStack) -> None:
             raise InvalidArgument(f"linux.timeOffsets: {error.strerror}") from None
 
 
-def _launch_in_user_namespace(paths: dict[str, str], flags: int, in_child: Callable[[], None], ours: Channel) -> Child:
+def _launch_in_user_namespace(paths: dict[str, str], flags: int, in_child: Callable[[], None]) -> Child:
     """By way of a process that enters the user namespace first, so that the new namespaces belong to it.
 
-    It cannot come back, hence a process of its own; CLONE_PARENT makes the container our child all the same.
+    It cannot come back, hence a process of its own; CLONE_PARENT makes the container our child (or sibling) all the
+    same, and its pid is one of our pid namespace, where the process in between is.
     """
-    raise NotImplemented("joining a user namespace")
+    ours, theirs = Channel.pair()
+    between = process.clone3(flags & consts.CLONE_PARENT)
+    if between.pid == 0:
+        try:
+            ours.close()
+            for kind in ("user", "pid"):
+                if kind in paths:
+                    fd = os.open(paths[kind], os.O_RDONLY | os.O_CLOEXEC)
+                    namespaces.setns(fd, namespaces.KINDS[kind].flag)
+                    os.close(fd)
+            inner = process.clone3(flags | consts.CLONE_PARENT)
+            if inner.pid == 0:
+                theirs.close()
+                in_child()
+            theirs.send("stage", {"pid": inner.pid}, (inner.pidfd,))
+        except OSError as error:
+            theirs.send_error(typed(error, Phase("entering the user namespace")))
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        message = ours.expect("stage", "the process that enters the user namespace")
+        return Child(int(message.body["pid"]), message.descriptors[0])
+    finally:
+        ours.close()
+        end(between, reap=not flags & consts.CLONE_PARENT)
