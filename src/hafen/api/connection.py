@@ -275,15 +275,22 @@ class Connection(asyncio.Protocol):
 
     async def _drain(self, body: _Body) -> bool:
         """Skip what the client sends of a body that nobody wanted; False where that is too much."""
+        if body.ended:
+            return True
         if body.unasked:
             return False
         skipped = 0
-        async with asyncio.timeout(HEAD_TIMEOUT):
-            while not (body.ended or body.broken) and skipped <= MAX_DRAIN:
-                skipped += len(await body.next() or b"")
-        if not body.ended:
-            await self._linger()
-        return body.ended
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT):
+                while not body.broken and skipped <= MAX_DRAIN:
+                    piece = await body.next()
+                    if piece is None:
+                        return True
+                    skipped += len(piece)
+        except InvalidArgument as error:
+            _log.debug("rest of a body: %s", error.message)
+        await self._linger()
+        return False
 
     async def _linger(self) -> None:
         """Closing with unread input resets the connection, and the answer with it: let a client read it first."""
@@ -307,12 +314,13 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(0)
             self._transport.write(head)
             await self._flush()
+            sock = hijack.take_socket(self._transport)
         except BaseException:
             session.abandon()
             raise
-        prefix, _ = self._parser.trailing_data
         self._released = True
-        await session.run(hijack.take_socket(self._transport), prefix)
+        prefix, _ = self._parser.trailing_data
+        await session.run(sock, prefix)
 
 
 class _Body:
@@ -323,7 +331,7 @@ class _Body:
         self._expects = headers.get("expect", "").lower() == "100-continue"
         chunked = "transfer-encoding" in headers
         self.length = None if chunked else int(headers.get("content-length", "0"))
-        self.ended = False
+        self.ended = self.length == 0
         self.broken = False  # cut short, or not what its framing says
 
     @property

@@ -20,7 +20,7 @@ async def list_all(request: Request, services: Services) -> Answer:
     found = await services.listing.list(
         all=query.flag("all"), limit=query.integer("limit"), size=query.flag("size"), filters=query.filters()
     )
-    return JsonReply(found)
+    return JsonReply(list(found))
 
 
 async def create(request: Request, services: Services) -> Answer:

@@ -38,13 +38,21 @@ async def create(request: Request, services: Services) -> Answer:
         raise NotImplemented("importing an image from a URL is not implemented by this engine; send it as the body")
     messages = services.images.import_(
         aiter(request.body),
-        repo=query.text("repo") or None,
-        tag=query.text("tag") or None,
-        message=query.text("message") or None,
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        message=query.text("message"),
         changes=query.all("changes"),
-        platform=query.text("platform") or None,
+        platform=query.text("platform"),
     )
     return StreamReply(await begun(progress(messages, request.version)), JSON)
+
+
+async def bootstrap(request: Request, services: Services) -> Answer:
+    """Ours alone: a distribution's base system from its signed package archive."""
+    query = request.query
+    if query.text("mirror"):
+        raise NotImplemented("choosing the mirror of a bootstrap is not implemented by this engine")
+    return StreamReply(await begun(progress(services.images.bootstrap(query.text("name")), request.version)), JSON)
 
 
 async def load(request: Request, services: Services) -> Answer:
@@ -53,19 +61,19 @@ async def load(request: Request, services: Services) -> Answer:
 
 
 async def save_one(request: Request, services: Services) -> Answer:
-    return StreamReply(await begun(services.images.save((request.params["name"],))), TAR)
+    return StreamReply(await begun(await services.images.save((request.params["name"],))), TAR)
 
 
 async def save(request: Request, services: Services) -> Answer:
     names = request.query.all("names")
     if not names:
         raise InvalidArgument("no image names given")
-    return StreamReply(await begun(services.images.save(names)), TAR)
+    return StreamReply(await begun(await services.images.save(names)), TAR)
 
 
 async def tag(request: Request, services: Services) -> Answer:
     query = request.query
-    await services.images.tag(request.params["name"], query.text("repo"), query.text("tag") or None)
+    await services.images.tag(request.params["name"], query.text("repo"), query.text("tag"))
     return Reply(201)
 
 
@@ -104,6 +112,7 @@ ROUTES: Final = (
     Route("GET", "/images/get", save),
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
+    Route("POST", "/images/bootstrap", bootstrap),
     Route("POST", "/images/prune", prune, since=(1, 25), finish=True),
     Route("POST", "/commit", commit, finish=True),
     Route("GET", "/images/{name:path}/json", inspect),
