@@ -10,7 +10,7 @@ import socket
 from typing import Any
 
 from hafen import errors
-from hafen.runtime import parent
+from hafen.runtime import join, parent
 from hafen.runtime.child import Stdio
 from hafen.shim import foreign, protocol
 from hafen.shim.protocol import Exec, Spawn
@@ -67,11 +67,15 @@ def _execute(request: Exec, spawn: Spawn, pid: int, stdio: Stdio) -> parent.Runn
         process = json.loads(file.read())
     if spawn.runtime != "hafen":
         return foreign.execute(spawn, request, stdio)
-    from hafen.runtime import join
-
     config = runtime_config.from_json(read_config(spawn))
     return join.execute(
-        runtime_config.decode(runtime_config.Process, process, "process"), pid=pid, stdio=stdio, config=config
+        runtime_config.decode(runtime_config.Process, process, "process"),
+        pid=pid,
+        stdio=stdio,
+        config=config,
+        container_id=spawn.container_id,
+        seccomp=_seccomp(spawn),
+        options=parent.Options(sibling=True),
     )
 
 
