@@ -11,7 +11,7 @@ from hafen.kernel import consts, namespaces, process
 from hafen.kernel.cgroup import Cgroup
 from hafen.runtime import child, hooks, identity
 from hafen.runtime.child import Order, Stdio
-from hafen.runtime.parent import DEFAULT, Options, Running, compiled, end, hierarchy, receive
+from hafen.runtime.parent import DEFAULT, Options, Running, compiled, end, hierarchy, open_cgroup, receive
 from hafen.runtime.plan import check_process
 from hafen.runtime.stage import Phase, Stage, typed
 from hafen.runtime.sync import Channel
@@ -54,20 +54,14 @@ def execute(
             ours, theirs = Channel.pair()
             undo.callback(ours.close)
             opened.callback(theirs.close)
-            clone_fd = cgroup.clone_fd()
-            entries = cgroup.entries(cloned=clone_fd is not None)
-            for fd in (*entries, *(() if clone_fd is None else (clone_fd,))):
-                opened.callback(os.close, fd)
+            clone_fd, entries = open_cgroup(cgroup, opened)
             state = hooks.state(config, container_id, "")
             order = Order(
                 wanted, config._replace(hooks=hooks.NONE), state, stdio, program, filter_flags, entries,
                 waits=False, preserved=options.preserved, dies_with_parent=options.dies_with_parent,
                 keyring=f"_ses.{container_id}" if options.keyring and container_id else "",
             )  # fmt: skip
-            own = namespaces.open_own("pid")
-            opened.callback(os.close, own)
-            namespaces.setns(pidfd, consts.CLONE_NEWPID)
-            opened.callback(namespaces.setns, own, consts.CLONE_NEWPID)
+            _enter_pid_namespace(pidfd, opened)
             launched = process.clone3(consts.CLONE_PARENT if options.sibling else 0, cgroup=clone_fd)
             if launched.pid == 0:
                 ours.close()
@@ -105,6 +99,14 @@ def _converse(
     return Running(
         launched.pid, launched.pidfd, start_time, console, cgroup, (*warnings, *message.body["warnings"]), trace
     )
+
+
+def _enter_pid_namespace(pidfd: int, opened: ExitStack) -> None:
+    """For our next child; when `opened` closes, children are born in our own namespace again."""
+    own = namespaces.open_own("pid")
+    opened.callback(os.close, own)
+    namespaces.setns(pidfd, consts.CLONE_NEWPID)
+    opened.callback(namespaces.setns, own, consts.CLONE_NEWPID)
 
 
 def _own_pidfd(pid: int, pidfd: int | None, opened: ExitStack) -> int:

@@ -232,11 +232,8 @@ def _create(
             undo.callback(ours.close)
             opened.callback(theirs.close)
             state = hooks.state(config, container_id, bundle)
-            # A joined user namespace is not ours: entering its cgroup is left to the entries, which we open.
-            clone_fd = None if "user" in dict(the_plan.joined) else cgroup.clone_fd()
-            entries = cgroup.entries(cloned=clone_fd is not None)
-            for fd in (*entries, *(() if clone_fd is None else (clone_fd,))):
-                opened.callback(os.close, fd)
+            # With a joined user namespace a process inside it clones: it may not name the cgroup, only use entries.
+            clone_fd, entries = open_cgroup(cgroup, opened, by_clone="user" not in dict(the_plan.joined))
             sources = _open_sources(the_plan, bundle, opened)
             order = Order(
                 the_plan.process, config, state, stdio, program, flags, entries, waits, options.gate, options.report,
@@ -293,6 +290,15 @@ def _make_cgroup(
 def _remove_cgroup(cgroup: Cgroup) -> None:
     cgroup.kill()
     cgroup.remove()
+
+
+def open_cgroup(cgroup: Cgroup, opened: ExitStack, *, by_clone: bool = True) -> tuple[int | None, tuple[int, ...]]:
+    """What clone3 and the child need to enter `cgroup`: a descriptor for the former, entries for the latter."""
+    clone_fd = cgroup.clone_fd() if by_clone else None
+    entries = cgroup.entries(cloned=clone_fd is not None)
+    for fd in entries if clone_fd is None else (*entries, clone_fd):
+        opened.callback(os.close, fd)
+    return clone_fd, entries
 
 
 def _open_sources(the_plan: Plan, bundle: str, opened: ExitStack) -> dict[Step, int]:
