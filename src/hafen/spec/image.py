@@ -127,3 +127,8 @@ def encode(document: Image | Manifest | Index) -> bytes:
 def is_layer(media_type: str) -> bool:
     """Whether a descriptor's media type is one of a layer that can be unpacked."""
     return media_type.startswith(_LAYERS)
+
+
+def with_label(config: ImageConfig, name: str, value: str) -> ImageConfig:
+    """The configuration with one more label."""
+    return msgspec.structs.replace(config, labels={**config.labels, name: value})

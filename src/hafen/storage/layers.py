@@ -19,6 +19,9 @@ from hafen.storage.recipe import Recorder
 from hafen.storage.snapshot import ChangeKind, Tree
 from hafen.storage.tarformat import FILE, Entry
 
+EMPTY = Digest("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")
+"""Diff id of the layer that changes nothing: an archive of nothing but its end mark."""
+
 _LAYER = Policy(owners=True, whiteouts=True, devices=True)
 _ROOT_TAR = Policy(owners=True, whiteouts=False, devices=True)
 
@@ -61,6 +64,26 @@ def apply(
     if expected is not None and found != expected:
         raise Corrupt(f"layer digest mismatch: expected {expected}, the layer is {found}")
     return Applied(found, made.bytes, made.entries, made.implicit, recorder.finish())
+
+
+def describe(directory: str) -> Applied:
+    """A layer directory that was filled by another program, as if it had been unpacked from its reproducible tar."""
+    hasher = digests.new()
+    recorder = Recorder()
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        reader = Reader(Source(hashed(pack.tree(root), hasher)), literal=recorder.literal)
+        size = entries = 0
+        for item in reader:
+            entries += 1
+            size += item.size
+            for piece in reader.content():
+                del piece  # the recipe names the file instead
+            if item.size:
+                recorder.content(item.name, 0, item.size)
+    finally:
+        os.close(root)
+    return Applied(digests.finish(hasher), size, entries, (), recorder.finish())
 
 
 def diff(tree: Tree) -> Iterator[bytes]:

@@ -107,8 +107,17 @@ class Snapshotter(Protocol):
         """Make a staged layer directory into what this driver keeps on these parents (`layer_directories` of the
         parent). `implicit` are directories the layer needed but did not describe: they look as the parent's. Heavy."""
 
-    def register(self, directory: str, key: str, parent: str | None) -> None:
-        """Record an adopted directory as the committed snapshot `key`. Conflict where that exists."""
+    def has(self, key: str) -> bool: ...
+
+    def directory(self, key: str) -> str:
+        """The snapshot's own layer directory; its recipe's `kept` is beside it."""
+
+    def register(self, directory: str, key: str, parent: str | None, *, lower: str | None = None) -> None:
+        """Record an adopted directory as the committed snapshot `key`, on `parent`, or on the directory `lower` of
+        this machine (the host image). Conflict where the key exists; NotImplemented where the driver cannot."""
+
+    def close(self) -> None:
+        """Wait for what is done in the background."""
 
     def recover(self) -> list[str]:
         """On start: delete directories that no row knows; returns what was deleted."""

@@ -1,0 +1,432 @@
+"""`docker load`: the images of a docker-archive or an OCI layout, read in one pass.
+
+The archive's own order is no help: layers come first and what they are for (manifest.json, index.json) last. So every
+member that looks like a layer is unpacked where it passes, each in a directory of its own, and small JSON is kept;
+what turns out not to be needed is thrown away. An uncompressed layer is thereby written once, as files; a compressed
+one is kept as a blob too, since its bytes cannot be made again. A driver whose layers need their parent does that part
+when they are adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+
+import msgspec
+
+from hafen.engine.feed import Reporter, consume
+from hafen.engine.imageimport import Staged, stage_layer
+from hafen.engine.imagestore import BASE_LABEL, ImageStore, Layer, NewLayer
+from hafen.engine.layertar import layer_tar
+from hafen.errors import Corrupt, HafenError, InvalidArgument
+from hafen.spec import digest as digests
+from hafen.spec import image as documents
+from hafen.spec import platform as platforms
+from hafen.spec import reference
+from hafen.spec.digest import Digest
+from hafen.spec.image import Image as Document
+from hafen.spec.reference import Reference
+from hafen.spec.wire.image import Descriptor, Progress, ProgressDetail
+from hafen.storage import compression, tarformat
+from hafen.storage.archive import Reader, Source
+from hafen.storage.collect import Lease
+from hafen.storage.extract import normalise
+from hafen.storage.recipe import reassemble
+
+_DOCUMENT = 8 << 20  # a manifest, index or configuration larger than this is none
+_TICK = 4 << 20
+_BLOBS = "blobs/"
+
+
+class ArchiveItem(msgspec.Struct, frozen=True, rename={"config": "Config", "tags": "RepoTags", "layers": "Layers"}):
+    """One image of manifest.json: paths within the archive."""
+
+    config: str
+    layers: list[str] | None = None
+    tags: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image that the archive declares, by members of it."""
+
+    config: str
+    layers: tuple[str, ...] | None  # None: by the diff ids of the configuration
+    names: tuple[Reference, ...]
+
+
+@dataclass(slots=True)
+class Contents:
+    """What one pass over the archive found, by normalised member name."""
+
+    documents: dict[str, bytes] = field(default_factory=dict)
+    staged: dict[str, Staged] = field(default_factory=dict)
+    known: dict[str, Digest] = field(default_factory=dict)  # layers that the store has: only verified
+    blobs: dict[str, Digest] = field(default_factory=dict)  # compressed layers as they came
+    links: dict[str, str] = field(default_factory=dict)
+
+    def member(self, name: str) -> str:
+        """Where a name leads, through the symbolic links that old archives share layers with."""
+        for _ in range(8):
+            target = self.links.get(name)
+            if target is None:
+                return name
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+        raise Corrupt(f"image archive: {name!r} is a loop of symbolic links")
+
+    def document(self, name: str) -> bytes:
+        data = self.documents.get(self.member(name))
+        if data is None:
+            raise Corrupt(f"image archive: {name} is missing")
+        return data
+
+    def layer(self, name: str) -> Staged | Digest | None:
+        place = self.member(name)
+        return self.staged.get(place) or self.known.get(place)
+
+
+Report = Callable[[Progress], None]
+
+
+def load(store: ImageStore, stream: AsyncIterator[bytes], quiet: bool) -> AsyncIterator[Progress]:
+    """All images or none. Messages: progress of layers unless `quiet`, then `Loaded image: name`."""
+
+    async def operation(report: Reporter[Progress]) -> None:
+        await _load(store, stream, (lambda _: None) if quiet else report, report)
+
+    return Reporter[Progress]().messages(operation)
+
+
+async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Report, say: Report) -> None:
+    with store.leases.operation() as lease, ExitStack() as undo:
+        contents = Contents()
+
+        def discard() -> None:
+            for staged in contents.staged.values():
+                store.snapshots.unstage(staged.directory)
+
+        undo.callback(discard)
+        known = {str(row[0]) for row in store.database.query("SELECT diff_id FROM layers WHERE recipe IS NOT NULL")}
+
+        def work(chunks: Iterator[bytes]) -> None:
+            _Pass(store, contents, known, lease, progress).run(compression.decompressed(chunks))
+
+        await consume(stream, work)
+        wanted = _declared(contents, store.platform)
+        loader = _Loader(store, contents, lease)
+        images = [(await loader.image(item), item.names) for item in wanted]
+        await asyncio.to_thread(store.content.sync)
+        moved: list[tuple[Reference, str]] = []
+        with store.database.transaction():
+            for layer in loader.fresh.values():
+                store.add_layer(layer)
+                contents.staged = {
+                    name: staged for name, staged in contents.staged.items() if staged.directory != layer.directory
+                }
+            for (identity, document), names in images:
+                store.add_image(identity, document)
+                for name in names:
+                    before = store.set_tag(name, identity)
+                    if before is not None:
+                        moved.append((name, before))
+    for name, before in moved:
+        say(
+            Progress(
+                stream=f"The image {name.familiar} already exists, "
+                f"renaming the old one with ID {before} to empty string\n"
+            )
+        )
+    for (identity, _), names in images:
+        for name in names:
+            say(Progress(stream=f"Loaded image: {name.familiar}\n"))
+        if not names:
+            say(Progress(stream=f"Loaded image ID: {identity}\n"))
+        store.publish("load", identity, identity)
+    store.sweep()
+
+
+class _Pass:
+    """The one pass over the archive; in a thread."""
+
+    def __init__(
+        self,
+        store: ImageStore,
+        contents: Contents,
+        known: set[str],
+        lease: Lease,
+        progress: Report,
+    ) -> None:
+        self._store = store
+        self._contents = contents
+        self._known = known
+        self._lease = lease
+        self._progress = progress
+
+    def run(self, chunks: Iterator[bytes]) -> None:
+        reader = Reader(Source(chunks, self._store.limits.bytes), limits=self._store.limits)
+        for entry in reader:
+            name = normalise(entry.name, "image archive member")
+            if entry.type in (tarformat.SYMLINK, tarformat.LINK):
+                hard = entry.type == tarformat.LINK  # its target is named from the archive's root
+                self._contents.links[name] = "../" * (name.count("/") if hard else 0) + entry.linkname
+            elif entry.type == tarformat.FILE:
+                if entry.segments is not None:
+                    raise Corrupt(f"image archive member {entry.name!r} is sparse")
+                self._file(name, entry.size, reader)
+
+    def _file(self, name: str, size: int, reader: Reader) -> None:
+        content = (bytes(piece) for piece in reader.content())
+        start = b""
+        for piece in content:
+            start += piece
+            if len(start) >= tarformat.BLOCK:
+                break
+        expected = _digest_of(name)
+        whole = self._ticking(chain((start,), content), name, size)
+        if _is_tar(start, size) or (compression.detect(start) and size > 32):
+            self._layer(name, whole, start, expected)
+        elif size <= _DOCUMENT and (expected is None or start[:1] in b"{[ \t\r\n"):
+            data = b"".join(whole)
+            if expected is not None and digests.of(data, expected.algorithm) != expected:
+                raise Corrupt(f"image archive: blob {expected} is something else")
+            self._contents.documents[name] = data
+        # Anything else is nothing we need: the reader skips it.
+
+    def _ticking(self, chunks: Iterator[bytes], name: str, size: int) -> Iterator[bytes]:
+        """The chunks, telling every few megabytes how far they are."""
+        expected = _digest_of(name)
+        label = (expected.hex if expected else posixpath.dirname(name) or name)[:12]
+        done = told = 0
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            if size > _DOCUMENT and (done - told >= _TICK or done == size):
+                told = done
+                detail = ProgressDetail(current=done, total=size)
+                self._progress(Progress(status="Loading layer", progress_detail=detail, id=label))
+
+    def _layer(self, name: str, chunks: Iterator[bytes], start: bytes, expected: Digest | None) -> None:
+        hasher = digests.new(expected.algorithm if expected else "sha256")
+        if expected is not None and expected in self._known:
+            for chunk in chunks:
+                hasher.update(chunk)
+            _check(digests.finish(hasher, expected.algorithm), expected)
+            self._contents.known[name] = expected
+            return
+        if compression.detect(start) is None:
+            staged = stage_layer(self._store, chunks)
+            self._contents.staged[name] = staged
+            if expected is not None and expected.algorithm == "sha256":
+                _check(staged.applied.diff_id, expected)
+            return
+        with self._store.content.ingest() as ingest:
+
+            def stored() -> Iterator[bytes]:
+                for chunk in chunks:
+                    ingest.write(chunk)
+                    yield chunk
+
+            stream = stored()
+            self._contents.staged[name] = stage_layer(self._store, compression.decompressed(stream))
+            for _ in stream:
+                pass
+            if expected is not None:
+                self._lease.hold(expected)
+            digest = ingest.commit(expected)
+            self._lease.hold(digest)
+            self._contents.blobs[name] = digest
+
+
+def _check(found: Digest, expected: Digest) -> None:
+    if found != expected:
+        raise Corrupt(f"image archive: digest mismatch: expected {expected}, the data is {found}")
+
+
+def _digest_of(name: str) -> Digest | None:
+    """The digest in `blobs/sha256/<hex>`."""
+    if not name.startswith(_BLOBS):
+        return None
+    try:
+        return digests.parse(name.removeprefix(_BLOBS).replace("/", ":", 1))
+    except InvalidArgument as error:
+        raise Corrupt(f"image archive: {name!r} is not named by a digest") from error
+
+
+def _is_tar(start: bytes, size: int) -> bool:
+    if size < tarformat.BLOCK or size % tarformat.BLOCK:
+        return False
+    block = start[: tarformat.BLOCK]
+    if block == tarformat.ZERO_BLOCK:
+        return True
+    if block[257:262] == b"ustar":
+        return True
+    try:
+        tarformat.decode(block)
+    except HafenError:
+        return False
+    return True
+
+
+def _declared(contents: Contents, machine: platforms.Platform) -> list[Wanted]:
+    """What the archive says it holds: manifest.json, or an OCI layout's index.json."""
+    if "manifest.json" in contents.documents:
+        try:
+            items = msgspec.json.decode(contents.documents["manifest.json"], type=list[ArchiveItem])
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"image archive: invalid manifest.json: {error}") from error
+        return [
+            Wanted(
+                posixpath.normpath(item.config),
+                tuple(posixpath.normpath(path) for path in item.layers or ()),
+                tuple(_name(tag) for tag in item.tags or ()),
+            )
+            for item in items
+        ]
+    if "index.json" in contents.documents:
+        index = documents.read_index(contents.documents["index.json"])
+        found = [wanted for entry in index.manifests for wanted in _from_layout(contents, entry, machine)]
+        if found:
+            return found
+        raise Corrupt(f"image archive: no image in it is for {machine}")
+    if "repositories" in contents.documents:
+        raise Corrupt("image archive: it is of the format before Docker 1.10, which is not supported")
+    raise InvalidArgument("invalid image archive: neither manifest.json nor index.json is in it")
+
+
+def _name(text: str) -> Reference:
+    try:
+        return reference.parse(text).with_default_tag()
+    except InvalidArgument as error:
+        raise Corrupt(f"image archive: invalid tag {text!r}: {error}") from error
+
+
+def _blob(descriptor: Descriptor) -> str:
+    return _BLOBS + descriptor.digest.replace(":", "/", 1)
+
+
+def _from_layout(contents: Contents, entry: Descriptor, machine: platforms.Platform) -> list[Wanted]:
+    """The image an index entry leads to; of several platforms, the one that this machine runs best."""
+    names: tuple[Reference, ...] = ()
+    full = entry.annotations.get("io.containerd.image.name")
+    short = entry.annotations.get("org.opencontainers.image.ref.name", "")
+    if full or "/" in short or ":" in short:
+        names = (_name(full or short),)
+    if entry.media_type in documents.INDEXES:
+        index = documents.read_index(contents.document(_blob(entry)))
+        best = _best(index.manifests, machine)
+        return [] if best is None else [_manifest(contents, best, names)]
+    if entry.media_type in documents.MANIFESTS:
+        return [_manifest(contents, entry, names)]
+    return []
+
+
+def _best(entries: list[Descriptor], machine: platforms.Platform) -> Descriptor | None:
+    for wanted in platforms.preference(machine):
+        for entry in entries:
+            place = entry.platform
+            if place is None or entry.media_type not in documents.MANIFESTS:
+                continue
+            if (place.os, place.architecture) == (wanted.os, wanted.architecture) and (
+                not wanted.variant or place.variant in ("", wanted.variant)
+            ):
+                return entry
+    unnamed = [entry for entry in entries if entry.platform is None and entry.media_type in documents.MANIFESTS]
+    return unnamed[0] if unnamed else None
+
+
+def _manifest(contents: Contents, entry: Descriptor, names: tuple[Reference, ...]) -> Wanted:
+    manifest = documents.read_manifest(contents.document(_blob(entry)))
+    for layer in manifest.layers:
+        if not documents.is_layer(layer.media_type):
+            raise Corrupt(f"image archive: a layer of unknown type {layer.media_type!r}")
+    return Wanted(_blob(manifest.config), tuple(_blob(layer) for layer in manifest.layers), names)
+
+
+class _Loader:
+    """Turns declared images into recorded ones; layers that several share are adopted once."""
+
+    def __init__(self, store: ImageStore, contents: Contents, lease: Lease) -> None:
+        self._store = store
+        self._contents = contents
+        self._lease = lease
+        self.fresh: dict[str, NewLayer] = {}
+        self._used: set[str] = set()
+
+    async def image(self, item: Wanted) -> tuple[Digest, Document]:
+        """The image's id and configuration, with all its layers adopted or already there."""
+        data = self._contents.document(item.config)
+        document = documents.read_image(data)
+        if document.config.labels.get(BASE_LABEL) == "host":
+            raise InvalidArgument("image archive: an image on another machine's root has no files of its own")
+        diff_ids = document.rootfs.diff_ids
+        paths = item.layers or ()
+        if len(paths) != len(diff_ids):
+            raise Corrupt(f"image archive: {len(paths)} layers, but the configuration names {len(diff_ids)}")
+        identity = digests.of(data)
+        self._lease.hold(identity)
+        parent: str | None = None
+        for path, diff_id, key in zip(paths, diff_ids, digests.chain_ids(diff_ids), strict=True):
+            self._lease.hold(key)
+            if self._store.layer(key) is None and key not in self.fresh:
+                self.fresh[key] = await self._layer(path, diff_id, parent)
+            else:
+                self._verify(path, diff_id)
+            parent = key
+        await asyncio.to_thread(self._store.content.put, data, identity)
+        return identity, document
+
+    def _verify(self, path: str, diff_id: str) -> None:
+        """An archive that lies is refused even where the truth is known."""
+        found = self._contents.layer(path)
+        if found is None:
+            raise Corrupt(f"image archive: layer {path} is missing")
+        actual = found.applied.diff_id if isinstance(found, Staged) else found
+        if actual != diff_id:
+            raise Corrupt(f"image archive: layer {path} is {actual}, but the configuration says {diff_id}")
+
+    async def _layer(self, path: str, diff_id: str, parent: str | None) -> NewLayer:
+        self._verify(path, diff_id)
+        found = self._contents.layer(path)
+        place = self._contents.member(path)
+        if not isinstance(found, Staged) or place in self._used:
+            found = await self._again(diff_id, found)
+        self._used.add(place)
+        below = [] if parent is None else self._below(parent)
+        staged, recipe, blob = found, found.applied.recipe, self._contents.blobs.get(place)
+
+        def heavy() -> tuple[str, Digest]:
+            self._lease.hold(digests.of(recipe))
+            return (
+                self._store.snapshots.adopt(staged.directory, below, staged.applied.implicit),
+                self._store.content.put(recipe),
+            )
+
+        directory, kept = await asyncio.to_thread(heavy)
+        key = digests.of(f"{parent} {diff_id}".encode()) if parent else Digest(diff_id)
+        return NewLayer(key, diff_id, parent, directory, staged.applied.size, recipe=kept, blob=blob)
+
+    def _below(self, parent: str) -> list[str]:
+        """Layer directories of a parent that may not be recorded yet, top first."""
+        found = []
+        key: str | None = parent
+        while key is not None and key in self.fresh:
+            found.append(self.fresh[key].directory)
+            key = self.fresh[key].parent
+        return found if key is None else found + self._store.snapshots.layer_directories(key)
+
+    async def _again(self, diff_id: str, found: Staged | Digest | None) -> Staged:
+        """The same contents on another parent: unpacked once more, from the files that are there."""
+        source: Layer | None = self._store.layer_of_diff(diff_id)
+        if source is not None:
+            chunks = layer_tar(self._store, source)
+        elif isinstance(found, Staged):
+            chunks = reassemble(found.applied.recipe, found.directory)
+        else:
+            raise Corrupt(f"image archive: layer {diff_id} is missing")
+        staged = await asyncio.to_thread(stage_layer, self._store, chunks)
+        self._contents.staged[f"again/{len(self._contents.staged)}"] = staged
+        return staged

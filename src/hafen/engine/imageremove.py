@@ -1,0 +1,149 @@
+"""Remove and prune images: what is untagged, what is deleted, and what forbids it (moby `image_delete.go`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hafen.engine import imagelist
+from hafen.engine.imagestore import HOST, Image, ImageStore
+from hafen.errors import Conflict
+from hafen.spec import reference
+from hafen.spec.filters import Filters
+from hafen.spec.reference import Reference
+from hafen.spec.wire.image import DeleteResponseItem, ImagePruneResponse
+
+_PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUser:
+    """A container made from an image."""
+
+    container: str
+    running: bool
+
+
+Users = Callable[[str], Sequence[ImageUser]]
+Records = list[DeleteResponseItem]
+
+
+def remove(store: ImageStore, users: Users, ref: str, *, force: bool, prune: bool) -> Records:
+    """Untag, and delete what then has no name. Conflict where something forbids it; see `_check_unused`."""
+    image = store.find(ref)
+    records: Records = []
+    names = _names(store, image)
+    by_name = not image.hex.startswith(ref.removeprefix("sha256:"))
+    _refuse_builtin(store, image, ref if by_name else None)
+    single = len({name.repository for name in names}) <= 1 and sum(name.tag is not None for name in names) <= 1
+    if by_name:
+        name = reference.parse(ref).with_default_tag()
+        user = next(iter(users(image.id)), None)
+        if user is not None and not force and single:
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{ref}" (must force) - container '
+                f"{user.container[:12]} is using its referenced image {image.hex[:12]}"
+            )
+        _untag(store, image, [name], records)
+        names = _names(store, image)
+        if names and all(other.digest and other.repository == name.repository for other in names):
+            # Digests of the repository are of no use to anybody without its tag.
+            _untag(store, image, names, records)
+            names = []
+        if names:
+            return records
+    elif single:
+        _check_unused(store, users, image, force, referenced=False)
+        _untag(store, image, names, records)
+    _delete(store, users, image, records, force=force, prune=prune, quiet=by_name)
+    return records
+
+
+def _names(store: ImageStore, image: Image) -> list[Reference]:
+    return [*store.tags(image.id), *store.digests(image.id)]
+
+
+def _refuse_builtin(store: ImageStore, image: Image, name: str | None) -> None:
+    if image.id == store.builtin and (name is None or reference.parse(name).with_default_tag().familiar == HOST):
+        raise Conflict(
+            f"conflict: unable to delete {image.hex[:12]} (cannot be forced) - it is this machine's own root, which "
+            "is always there and takes no space"
+        )
+
+
+def _untag(store: ImageStore, image: Image, names: Sequence[Reference], records: Records) -> None:
+    with store.database.transaction():
+        for name in names:
+            store.remove_reference(name)
+    for name in names:
+        store.publish("untag", image.id, image.id, image)
+        records.append(DeleteResponseItem(untagged=name.familiar))
+
+
+def _check_unused(store: ImageStore, users: Users, image: Image, force: bool, *, referenced: bool) -> None:
+    """Raise Conflict with the first reason why the image must stay; `force` overrides the soft ones."""
+    using = users(image.id)
+    running = next((user for user in using if user.running), None)
+    stopped = next((user for user in using if not user.running), None)
+    hard, reason = True, ""
+    if store.children(image.id):
+        reason = "image has dependent child images"
+    elif running:
+        reason = f"image is being used by running container {running.container[:12]}"
+    elif not force and referenced and _names(store, image):
+        hard, reason = False, "image is referenced in multiple repositories"
+    elif not force and stopped:
+        hard, reason = False, f"image is being used by stopped container {stopped.container[:12]}"
+    if reason:
+        how = "cannot be forced" if hard else "must be forced"
+        raise Conflict(f"conflict: unable to delete {image.hex[:12]} ({how}) - {reason}")
+
+
+def _delete(
+    store: ImageStore, users: Users, image: Image, records: Records, *, force: bool, prune: bool, quiet: bool
+) -> None:
+    """Delete the image and, with `prune`, parents that then have neither names nor users."""
+    try:
+        _check_unused(store, users, image, force, referenced=True)
+    except Conflict:
+        if quiet:  # only what the client named is worth an error
+            return
+        raise
+    _untag(store, image, _names(store, image), records)
+    chain = [layer.chain_id for layer in store.chain(image.snapshot)]
+    with store.database.transaction():
+        store.remove_image(image.id)
+    store.publish("delete", image.id, image.id, image)
+    records.append(DeleteResponseItem(deleted=image.id))
+    gone = set(store.sweep())
+    records += [DeleteResponseItem(deleted=chain_id) for chain_id in reversed(chain) if chain_id in gone]
+    parent = store.get(image.parent) if prune and image.parent else None
+    if parent is not None and parent.id != store.builtin:
+        _delete(store, users, parent, records, force=False, prune=True, quiet=True)
+
+
+def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneResponse:
+    """Delete unused images: those without a name, or all with `dangling=false`. Filters: label, label!, until."""
+    filters.check(_PRUNE_FILTERS)
+    dangling = filters.flag("dangling", True)
+    limit = imagelist.until(filters)
+    records: Records = []
+    before = _space(store)
+    for image in store.all():
+        labels = image.config.labels
+        if image.id == store.builtin or users(image.id) or (dangling and _names(store, image)):
+            continue
+        if (limit is not None and image.created_at >= limit) or store.get(image.id) is None:
+            continue
+        if filters.matches_labels(labels) and not filters.excludes_labels(labels):
+            _delete(store, users, image, records, force=True, prune=True, quiet=True)
+    reclaimed = max(0, before - _space(store))
+    store.tell("prune", "", {"reclaimed": str(reclaimed)})
+    return ImagePruneResponse(images_deleted=records or None, space_reclaimed=reclaimed)
+
+
+def _space(store: ImageStore) -> int:
+    row = store.database.row("SELECT coalesce(sum(size), 0) FROM layers")
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]

@@ -1,0 +1,347 @@
+"""Images as they are kept: rows, configuration blobs, tags and layers, with the look-ups that all verbs share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hafen.errors import Conflict, InvalidArgument, NotFound
+from hafen.spec import digest as digests
+from hafen.spec import image as documents
+from hafen.spec import reference
+from hafen.spec.digest import Digest
+from hafen.spec.image import Image as Document
+from hafen.spec.platform import Platform
+from hafen.spec.reference import Reference
+from hafen.spec.wire.image import ImageConfig
+from hafen.storage import collect
+from hafen.storage.archive import DEFAULT_LIMITS, Limits
+from hafen.storage.collect import Leases
+from hafen.storage.content import ContentStore
+from hafen.storage.database import Database
+from hafen.storage.snapshot import Snapshotter
+
+Publish = Callable[[str, str, str, Mapping[str, str]], None]
+"""`Events.publish`: kind, action, actor, attributes."""
+
+HOST = "host:latest"
+BASE_LABEL = "hafen.base"
+SOURCE_LABEL = "hafen.source"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of the local store. `snapshot` is the key of its top layer's snapshot, None for an image without
+    layers; `size` bytes of all its layers; times are seconds since the epoch, 0 where unknown."""
+
+    id: Digest
+    document: Document
+    snapshot: str | None
+    size: int
+    parent: str | None
+    created_at: float
+    tagged_at: float
+
+    @property
+    def config(self) -> ImageConfig:
+        """What it says of containers made from it."""
+        return self.document.config
+
+    @property
+    def config_architecture(self) -> str:
+        """GOARCH."""
+        return self.document.architecture
+
+    @property
+    def hex(self) -> str:
+        return self.id.hex
+
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether this machine's own root is its lowest layer: then it means nothing elsewhere."""
+        return self.config.labels.get(BASE_LABEL) == "host" or self.config.labels.get(SOURCE_LABEL) == "host"
+
+
+@dataclass(frozen=True, slots=True)
+class NewLayer:
+    """An unpacked layer in its adopted directory, not recorded yet. `recipe` and `blob` are digests in the store."""
+
+    chain_id: str
+    diff_id: str
+    parent: str | None
+    directory: str
+    size: int
+    recipe: str | None = None
+    blob: str | None = None
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as recorded."""
+
+    chain_id: str
+    diff_id: str
+    parent: str | None
+    size: int
+    recipe: str | None
+    blob: str | None
+    media_type: str | None
+
+
+def timestamp(text: str) -> float:
+    """Seconds of an RFC 3339 time; 0 where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+class ImageStore:
+    """Rows and blobs behind all image verbs; loop thread only."""
+
+    def __init__(
+        self,
+        database: Database,
+        content: ContentStore,
+        snapshots: Snapshotter,
+        publish: Publish,
+        platform: Platform,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.database = database
+        self.content = content
+        self.snapshots = snapshots
+        self.platform = platform
+        self.limits = limits
+        self.leases = Leases()
+        self._publish = publish
+        self._documents: dict[str, Document] = {}
+        self.builtin: Digest | None = None  # the host image
+
+    def recover(self) -> None:
+        """On start: what no row names goes away (see `collect`)."""
+        self.content.recover()
+        self.snapshots.recover()
+        self.sweep()
+
+    def sweep(self) -> list[str]:
+        """Remove layers and blobs that nothing needs; chain ids of the removed layers."""
+        return collect.sweep(self.database, self.snapshots, self.content, self.leases)
+
+    def publish(self, action: str, identity: str, name: str, image: Image | None = None) -> None:
+        """Tell of something that happened to an image."""
+        found = image or self.get(identity)
+        labels = found.config.labels if found else {}
+        self.tell(action, identity, {**labels, "name": name})
+
+    def tell(self, action: str, actor: str, attributes: Mapping[str, str]) -> None:
+        """Publish an event of the kind `image`."""
+        self._publish("image", action, actor, attributes)
+
+    # -- look-ups
+
+    def _document(self, identity: str) -> Document:
+        found = self._documents.get(identity)
+        if found is None:
+            found = documents.read_image(self.content.read(digests.parse(identity)))
+            self._documents[identity] = found
+        return found
+
+    def get(self, identity: str) -> Image | None:
+        """The image of a full id."""
+        row = self.database.row(
+            "SELECT id, chain_id, size, parent, created_at, tagged_at FROM images WHERE id = ?", (identity,)
+        )
+        return None if row is None else self._image(row)
+
+    def _image(self, row: tuple[object, ...]) -> Image:
+        identity, chain, size, parent, created_at, tagged_at = row
+        assert isinstance(identity, str)
+        assert isinstance(size, int)
+        return Image(
+            Digest(identity), self._document(identity), None if chain is None else str(chain), size,
+            None if parent is None else str(parent), float(str(created_at)), float(str(tagged_at or 0)),
+        )  # fmt: skip
+
+    def all(self) -> list[Image]:
+        """Every image, newest first."""
+        rows = self.database.query(
+            "SELECT id, chain_id, size, parent, created_at, tagged_at FROM images ORDER BY created_at DESC, id"
+        )
+        return [self._image(row) for row in rows]
+
+    def children(self, identity: str) -> list[str]:
+        """Ids of images that were committed or built on this one here."""
+        return [str(row[0]) for row in self.database.query("SELECT id FROM images WHERE parent = ?", (identity,))]
+
+    def tags(self, identity: str) -> list[Reference]:
+        """The tags on an image, sorted."""
+        rows = self.database.query("SELECT repository, tag FROM tags WHERE image = ? ORDER BY 1, 2", (identity,))
+        return [reference.parse(f"{repository!s}:{tag!s}") for repository, tag in rows]
+
+    def digests(self, identity: str) -> list[Reference]:
+        """The repository digests of an image, sorted."""
+        rows = self.database.query(
+            "SELECT repository, digest FROM repository_digests WHERE image = ? ORDER BY 1, 2", (identity,)
+        )
+        return [reference.parse(f"{repository!s}@{digest!s}") for repository, digest in rows]
+
+    def tagged(self, name: Reference) -> str | None:
+        """The id that a tag or repository digest names."""
+        if name.digest:
+            row = self.database.row(
+                "SELECT image FROM repository_digests WHERE repository = ? AND digest = ?",
+                (name.repository, name.digest),
+            )
+        else:
+            row = self.database.row(
+                "SELECT image FROM tags WHERE repository = ? AND tag = ?",
+                (name.repository, name.tag or reference.DEFAULT_TAG),
+            )
+        return None if row is None else str(row[0])
+
+    def find(self, ref: str) -> Image:
+        """By id, name, tag, digest or unambiguous prefix of an id, in Docker's order; NotFound where there is none."""
+        bare = ref.removeprefix("sha256:")
+        if digests.is_hex(bare, 64):
+            found = self.get(f"sha256:{bare}")
+            if found is None:
+                raise NotFound(f"No such image: {ref}")
+            return found
+        try:
+            name = reference.parse(ref)
+        except InvalidArgument:
+            if not ref:
+                raise
+            name = None
+        identity = None if name is None else self.tagged(name)
+        if identity is None:
+            identity = self._by_prefix(bare)
+        image = None if identity is None else self.get(identity)
+        if image is None:
+            if name is None:
+                raise InvalidArgument("invalid reference format")
+            raise NotFound(f"No such image: {name.with_default_tag().familiar}")
+        return image
+
+    def _by_prefix(self, prefix: str) -> str | None:
+        if not prefix or not digests.is_hex(prefix, len(prefix)):
+            return None
+        rows = self.database.query("SELECT id FROM images WHERE id GLOB ? LIMIT 2", (f"sha256:{prefix}*",))
+        if len(rows) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {prefix}")
+        return str(rows[0][0]) if rows else None
+
+    def layer(self, chain_id: str) -> Layer | None:
+        """The layer of a chain id."""
+        row = self.database.row(
+            "SELECT chain_id, diff_id, parent, size, recipe, blob, media_type FROM layers WHERE chain_id = ?",
+            (chain_id,),
+        )
+        return None if row is None else _layer(row)
+
+    def layer_of_diff(self, diff_id: str) -> Layer | None:
+        """Any layer with these contents."""
+        row = self.database.row(
+            "SELECT chain_id, diff_id, parent, size, recipe, blob, media_type FROM layers WHERE diff_id = ? LIMIT 1",
+            (diff_id,),
+        )
+        return None if row is None else _layer(row)
+
+    def chain(self, top: str | None) -> list[Layer]:
+        """All layers down from a chain id, bottom first."""
+        found: list[Layer] = []
+        while top is not None:
+            layer = self.layer(top)
+            if layer is None:
+                raise NotFound(f"layer {top} does not exist")
+            found.append(layer)
+            top = layer.parent
+        found.reverse()
+        return found
+
+    # -- changes; call them inside `database.transaction()`
+
+    def add_layer(self, layer: NewLayer) -> None:
+        """Record a layer and its snapshot; one that another operation was faster with is thrown away."""
+        if self.layer(layer.chain_id) is not None:
+            self.snapshots.unstage(layer.directory)
+            return
+        self.snapshots.register(layer.directory, layer.chain_id, layer.parent)
+        self.database.execute(
+            "INSERT INTO layers (chain_id, diff_id, parent, size, recipe, blob, media_type, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                layer.chain_id, layer.diff_id, layer.parent, layer.size, layer.recipe, layer.blob, layer.media_type,
+                time.time(),
+            ),
+        )  # fmt: skip
+
+    def add_host_layer(self, key: str) -> None:
+        """Record this machine's root as a layer: of no size, with neither recipe nor blob."""
+        self.database.execute(
+            "INSERT OR IGNORE INTO layers (chain_id, diff_id, parent, size, created_at) VALUES (?, ?, NULL, 0, ?)",
+            (key, key, time.time()),
+        )
+
+    def add_image(self, identity: str, document: Document, parent: str | None = None) -> bool:
+        """Record an image whose configuration blob and layers are there; False where it was there already."""
+        if self.get(identity) is not None:
+            return False
+        chain = digests.chain_ids(document.rootfs.diff_ids)
+        top = chain[-1] if chain else None
+        size = sum(layer.size for layer in self.chain(top))
+        self.database.execute(
+            "INSERT INTO images (id, parent, chain_id, size, created_at) VALUES (?, ?, ?, ?, ?)",
+            (identity, parent, top, size, timestamp(document.created)),
+        )
+        return True
+
+    def set_tag(self, name: Reference, identity: str) -> str | None:
+        """Put a tag on an image; the id of another one that it is taken from. Conflict for `host:latest`, which
+        always is the machine's own root."""
+        before = self.tagged(name)
+        if before is not None and before == self.builtin != identity and name.familiar == HOST:
+            raise Conflict(f"{HOST} always is this machine's own root; choose another name")
+        self.database.execute(
+            "INSERT INTO tags (repository, tag, image) VALUES (?, ?, ?) "
+            "ON CONFLICT (repository, tag) DO UPDATE SET image = excluded.image",
+            (name.repository, name.tag or reference.DEFAULT_TAG, identity),
+        )
+        self.database.execute("UPDATE images SET tagged_at = ? WHERE id = ?", (time.time(), identity))
+        return before if before != identity else None
+
+    def remove_reference(self, name: Reference) -> None:
+        """Take a tag or a repository digest away."""
+        if name.digest:
+            self.database.execute(
+                "DELETE FROM repository_digests WHERE repository = ? AND digest = ?", (name.repository, name.digest)
+            )
+        else:
+            self.database.execute(
+                "DELETE FROM tags WHERE repository = ? AND tag = ?",
+                (name.repository, name.tag or reference.DEFAULT_TAG),
+            )
+
+    def remove_image(self, identity: str) -> None:
+        """Forget an image; its layers and blobs go with the next `sweep`."""
+        for table in ("tags", "repository_digests"):
+            self.database.execute(f"DELETE FROM {table} WHERE image = ?", (identity,))
+        self.database.execute("UPDATE images SET parent = NULL WHERE parent = ?", (identity,))
+        self.database.execute("DELETE FROM images WHERE id = ?", (identity,))
+        self._documents.pop(identity, None)
+
+
+def _layer(row: Sequence[object]) -> Layer:
+    chain, diff_id, parent, size, recipe, blob, media_type = row
+    assert isinstance(size, int)
+
+    def optional(value: object) -> str | None:
+        return None if value is None else str(value)
+
+    return Layer(
+        str(chain), str(diff_id), optional(parent), size, optional(recipe), optional(blob), optional(media_type)
+    )

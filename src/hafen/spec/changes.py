@@ -1,0 +1,194 @@
+"""Parse `--change` of import and commit: the Dockerfile instructions that only change an image's configuration; pure.
+
+As moby's `builder/dockerfile`: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME,
+WORKDIR. Anything else: InvalidArgument "FOO is not a valid change command".
+"""
+
+import json
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from hafen.errors import InvalidArgument
+from hafen.spec import units
+from hafen.spec.wire.image import EmptyObject, HealthConfig, ImageConfig
+
+_SHELL = ["/bin/sh", "-c"]
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+
+
+def apply(config: ImageConfig, changes: Iterable[str]) -> ImageConfig:
+    """The configuration with the instructions done in order; a text may hold several lines."""
+    for text in changes:
+        for line in re.sub(r"\\[ \t]*\n", "", text).splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                config = _apply(config, line.strip())
+    return config
+
+
+def _apply(config: ImageConfig, line: str) -> ImageConfig:
+    word, _, rest = line.partition(" ")
+    word, rest = word.upper(), rest.strip()
+    handler = _HANDLERS.get(word)
+    if handler is None:
+        raise InvalidArgument(f"{word} is not a valid change command")
+    if not rest and word not in ("CMD", "ENTRYPOINT"):
+        raise InvalidArgument(f"{word} requires at least one argument")
+    return handler(config, rest)
+
+
+def _json_list(rest: str) -> list[str] | None:
+    """The exec form, or None where the text is not one (then it is the shell form)."""
+    if not rest.startswith("["):
+        return None
+    try:
+        value: object = json.loads(rest)
+    except ValueError:
+        return None
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [str(item) for item in value]
+    return None
+
+
+def _command(config: ImageConfig, rest: str) -> list[str]:
+    words = _json_list(rest)
+    if words is not None:
+        return words
+    return [*(config.shell or _SHELL), rest] if rest else []
+
+
+def _cmd(config: ImageConfig, rest: str) -> ImageConfig:
+    return replace(config, cmd=_command(config, rest))
+
+
+def _entrypoint(config: ImageConfig, rest: str) -> ImageConfig:
+    return replace(config, entrypoint=_command(config, rest))
+
+
+def _words(rest: str) -> list[str]:
+    try:
+        return shlex.split(rest)
+    except ValueError as error:
+        raise InvalidArgument(f"cannot parse {rest!r}: {error}") from error
+
+
+def _pairs(word: str, rest: str) -> list[tuple[str, str]]:
+    """`KEY=value KEY2="a b"`, or the old form `KEY all the rest`."""
+    first = rest.split(None, 1)
+    if "=" not in first[0]:
+        if len(first) < 2:
+            raise InvalidArgument(f"{word} must have two arguments")
+        return [(first[0], first[1])]
+    pairs = []
+    for part in _words(rest):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InvalidArgument(f"Syntax error - can't find = in {part!r}. Must be of the form: name=value")
+        if not key:
+            raise InvalidArgument(f"{word} names can not be blank")
+        pairs.append((key, value))
+    return pairs
+
+
+def _env(config: ImageConfig, rest: str) -> ImageConfig:
+    env = list(config.env)
+    for key, value in _pairs("ENV", rest):
+        entry = f"{key}={value}"
+        for index, known in enumerate(env):
+            if known.partition("=")[0] == key:
+                env[index] = entry
+                break
+        else:
+            env.append(entry)
+    return replace(config, env=env)
+
+
+def _label(config: ImageConfig, rest: str) -> ImageConfig:
+    return replace(config, labels={**config.labels, **dict(_pairs("LABEL", rest))})
+
+
+def _expose(config: ImageConfig, rest: str) -> ImageConfig:
+    ports = dict(config.exposed_ports)
+    for word in rest.split():
+        match = _PORT.fullmatch(word)
+        first = int(match[1]) if match else 0
+        last = int(match[2] or match[1]) if match else 0
+        if match is None or not 0 < first <= last < 1 << 16:
+            raise InvalidArgument(f"invalid containerPort: {word}")
+        for port in range(first, last + 1):
+            ports[f"{port}/{(match[3] or 'tcp').lower()}"] = EmptyObject()
+    return replace(config, exposed_ports=ports)
+
+
+def _user(config: ImageConfig, rest: str) -> ImageConfig:
+    if len(rest.split()) != 1:
+        raise InvalidArgument("USER requires exactly one argument")
+    return replace(config, user=rest)
+
+
+def _workdir(config: ImageConfig, rest: str) -> ImageConfig:
+    return replace(config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, rest)))
+
+
+def _volume(config: ImageConfig, rest: str) -> ImageConfig:
+    volumes = dict(config.volumes)
+    for path in _json_list(rest) or rest.split():
+        if not path.strip():
+            raise InvalidArgument("VOLUME specified can not be an empty string")
+        volumes[path] = EmptyObject()
+    return replace(config, volumes=volumes)
+
+
+def _stopsignal(config: ImageConfig, rest: str) -> ImageConfig:
+    if len(rest.split()) != 1:
+        raise InvalidArgument("STOPSIGNAL requires exactly one argument")
+    return replace(config, stop_signal=rest)
+
+
+def _onbuild(config: ImageConfig, rest: str) -> ImageConfig:
+    word = rest.split(None, 1)[0].upper()
+    if word == "ONBUILD":
+        raise InvalidArgument("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if word in ("MAINTAINER", "FROM"):
+        raise InvalidArgument(f"{word} isn't allowed as an ONBUILD trigger")
+    return replace(config, on_build=[*config.on_build, rest])
+
+
+def _healthcheck(config: ImageConfig, rest: str) -> ImageConfig:
+    health = HealthConfig()
+    while rest.startswith("--"):
+        flag, _, rest = rest.partition(" ")
+        name, _, value = flag[2:].partition("=")
+        rest = rest.lstrip()
+        if name in ("interval", "timeout", "start-period", "start-interval"):
+            health = replace(health, **{name.replace("-", "_"): int(units.parse_duration(value) * 1e9)})
+        elif name == "retries" and value.isdigit():
+            health = replace(health, retries=int(value))
+        else:
+            raise InvalidArgument(f"Unknown flag: {name}")
+    kind, _, command = rest.partition(" ")
+    if kind.upper() == "NONE":
+        return replace(config, healthcheck=HealthConfig(test=["NONE"]))
+    if kind.upper() != "CMD" or not command.strip():
+        raise InvalidArgument(f"Unknown type {kind.upper()!r} in HEALTHCHECK (try CMD)")
+    words = _json_list(command.strip())
+    test = ["CMD", *words] if words is not None else ["CMD-SHELL", command.strip()]
+    return replace(config, healthcheck=replace(health, test=test))
+
+
+_HANDLERS: dict[str, Callable[[ImageConfig, str], ImageConfig]] = {
+    "CMD": _cmd,
+    "ENTRYPOINT": _entrypoint,
+    "ENV": _env,
+    "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
+    "LABEL": _label,
+    "ONBUILD": _onbuild,
+    "STOPSIGNAL": _stopsignal,
+    "USER": _user,
+    "VOLUME": _volume,
+    "WORKDIR": _workdir,
+}

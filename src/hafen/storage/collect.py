@@ -1,0 +1,112 @@
+"""Mark and sweep of blobs and snapshots: what no image, container or operation in progress needs goes away.
+
+Roots are the images (their configuration, manifests, layers, and those layers' recipes), the snapshots of containers,
+and the leases of running operations. Operations hold what they made before it has a row, so that a sweep which runs
+meanwhile leaves it alone. Leases live in memory: after a restart no operation is in progress.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from hafen.spec.digest import Digest
+from hafen.storage.content import ContentStore
+from hafen.storage.database import Database
+from hafen.storage.snapshot import Snapshotter
+
+
+class Lease(Protocol):
+    """An operation's hold; ends with its `with` block."""
+
+    def hold(self, key: str) -> None:
+        """Keep the blob of this digest, or the layer of this chain id with all below it."""
+
+
+class _Lease:
+    def __init__(self, leases: "Leases") -> None:
+        self._leases = leases
+        self.keys: list[str] = []
+
+    def hold(self, key: str) -> None:
+        with self._leases.lock:
+            self._leases.held[key] += 1
+            self.keys.append(key)
+
+
+class Leases:
+    """What operations in progress hold. Any thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held: Counter[str] = Counter()
+
+    @contextmanager
+    def operation(self) -> Iterator[Lease]:
+        """A lease for the time of the block."""
+        lease = _Lease(self)
+        try:
+            yield lease
+        finally:
+            with self.lock:
+                self.held.subtract(lease.keys)
+                for key in lease.keys:
+                    if self.held[key] <= 0:
+                        del self.held[key]
+
+
+def _closure(chains: Iterable[str], parents: dict[str, str | None]) -> set[str]:
+    marked: set[str] = set()
+    for start in chains:
+        chain: str | None = start
+        while chain is not None and chain not in marked and chain in parents:
+            marked.add(chain)
+            chain = parents[chain]
+    return marked
+
+
+def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, leases: Leases) -> list[str]:
+    """Remove every layer and blob that nothing needs; the removed layers' chain ids, top-most first. Loop thread."""
+    layers = database.query("SELECT chain_id, parent, recipe, blob FROM layers")
+    parents = {str(chain): None if parent is None else str(parent) for chain, parent, _, _ in layers}
+    roots = [str(row[0]) for row in database.query("SELECT chain_id FROM images WHERE chain_id IS NOT NULL")]
+    roots += [info.parent for info in snapshots.all() if not info.committed and info.parent is not None]
+    with leases.lock:
+        marked = _closure([*roots, *leases.held], parents)
+        doomed = _children_first([chain for chain in parents if chain not in marked], parents)
+        with database.transaction():
+            for chain in doomed:
+                database.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
+        known = {info.key for info in snapshots.all()}
+        for chain in doomed:
+            if chain in known:
+                snapshots.remove(chain)
+        _sweep_blobs(database, content, set(leases.held))
+    return doomed
+
+
+def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[str]:
+    def depth(chain: str) -> int:
+        count = 0
+        above: str | None = chain
+        while above is not None:
+            count += 1
+            above = parents.get(above)
+        return count
+
+    return sorted(chains, key=depth, reverse=True)
+
+
+def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> None:
+    used: set[str] = set(held)
+    for query in (
+        "SELECT id FROM images",
+        "SELECT digest FROM repository_digests",
+        "SELECT recipe FROM layers WHERE recipe IS NOT NULL",
+        "SELECT blob FROM layers WHERE blob IS NOT NULL",
+    ):
+        used.update(str(row[0]) for row in database.query(query))
+    for digest in list(content.all()):
+        if digest not in used:
+            content.remove(Digest(digest))
