@@ -52,8 +52,9 @@ def parse_list(text: str) -> frozenset[int]:
     """ "0-2,5" -> {0, 1, 2, 5}, the kernel's list format (cpuset(7))."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
             raise InvalidArgument(f"not a list of numbers: {text!r}")
-        found.update(range(int(first), int(last or first) + 1))
+        found.update(range(int(first), int(last) + 1))
     return frozenset(found)
