@@ -203,7 +203,11 @@ class Connection(asyncio.Protocol):
                     while event is h11.NEED_DATA:
                         await self._more()
                         event = self._parser.next_event()
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise h11.RemoteProtocolError("HTTP version not supported", 505)
+        return event
 
     async def _more(self) -> None:
         """Wait until the parser has been given more, or the end."""

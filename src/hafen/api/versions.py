@@ -60,7 +60,7 @@ def encode(value: object, version: Version) -> bytes:
     changes = [change for change in _BY_SHAPE.get(type(sample), ()) if version < change.before]
     if not changes:
         return gojson.encode(value)
-    plain = msgspec.to_builtins(value)
+    plain = msgspec.to_builtins(value, enc_hook=str)
     for item in cast(list[Json], plain if isinstance(plain, list) else [plain]):
         for change in changes:
             change.apply(item)

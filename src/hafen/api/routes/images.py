@@ -61,14 +61,14 @@ async def load(request: Request, services: Services) -> Answer:
 
 
 async def save_one(request: Request, services: Services) -> Answer:
-    return StreamReply(await begun(await services.images.save((request.params["name"],))), TAR)
+    return StreamReply(await begun(services.images.save((request.params["name"],))), TAR)
 
 
 async def save(request: Request, services: Services) -> Answer:
     names = request.query.all("names")
     if not names:
         raise InvalidArgument("no image names given")
-    return StreamReply(await begun(await services.images.save(names)), TAR)
+    return StreamReply(await begun(services.images.save(names)), TAR)
 
 
 async def tag(request: Request, services: Services) -> Answer:
