@@ -17,13 +17,12 @@ import errno
 import json
 import os
 import socket
-from array import array
 from typing import Any, NamedTuple
 
 from hafen.errors import HafenError, System, from_wire, to_wire
+from hafen.kernel.unix import receive_descriptors
 
 _LARGEST = 1 << 16
-_CONTROL = socket.CMSG_SPACE(4 * 4)  # of four descriptors
 
 
 class Message(NamedTuple):
@@ -70,18 +69,13 @@ class Channel:
     def receive(self) -> Message | None:
         """The next message, None at the end of file; raises the error that an `error` message carries."""
         try:
-            # Not socket.recv_fds: it drops its flags, and what it receives would be inherited.
-            data, control, _, _ = self._socket.recvmsg(_LARGEST, _CONTROL, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _ = receive_descriptors(self._socket, _LARGEST, 4)
         except OSError as error:
             if error.errno == errno.ECONNRESET:  # the peer closed with our message unread
                 return None
             raise
         if not data:
             return None
-        descriptors = array("i")
-        for level, kind, payload in control:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
         body = json.loads(data)
         kind = body.pop("kind")
         if kind == "error":

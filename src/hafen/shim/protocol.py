@@ -41,6 +41,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hafen import errors
+from hafen.kernel.unix import receive_descriptors
 
 VERSION = 1
 
@@ -160,7 +161,7 @@ def send(sock: socket.socket, message: Mapping[str, Any], descriptors: Iterable[
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """The next message and its descriptors (close-on-exec, now the caller's); None at the end of the conversation."""
     try:
-        data, descriptors, flags, _ = socket.recv_fds(sock, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, flags = receive_descriptors(sock, MAX_MESSAGE, MAX_DESCRIPTORS)
     except ConnectionError:
         return None
     if not data:
