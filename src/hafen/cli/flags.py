@@ -143,7 +143,7 @@ class _Parser:
             if word.startswith("--"):
                 self._long(word[2:], rest)
             elif len(word) > 1 and word.startswith("-"):
-                self._short(word[1:], rest, word)
+                self._short(word[1:], rest)
             else:
                 positional.append(word)
                 if not self._interspersed:
@@ -170,8 +170,9 @@ class _Parser:
                 raise BadFlag(f"flag needs an argument: --{name}")
         self._put(flag, value)
 
-    def _short(self, letters: str, rest: list[str], word: str) -> None:
+    def _short(self, letters: str, rest: list[str]) -> None:
         while letters:
+            word = f"-{letters}"
             letter, letters = letters[0], letters[1:]
             flag = self._shorts.get(letter)
             if flag is None:

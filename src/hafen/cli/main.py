@@ -181,3 +181,7 @@ def _engine(arguments: list[str]) -> int:
     """The engine replaces this process: the command line never imports it."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-I", "-m", "hafen.daemon.main", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

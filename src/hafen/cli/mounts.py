@@ -111,10 +111,22 @@ def _check(mount: Document, used: set[str]) -> None:
         raise InvalidArgument("type is required")
     if not mount.get("Target"):
         raise InvalidArgument("target is required")
+    _check_recursive(mount)
     kinds = (("volume", _VOLUME), ("bind", _BIND), ("tmpfs", _TMPFS), ("image", ("image-subpath", "subpath")))
     for kind, names in kinds:
         if mount["Type"] != kind and used & set(names):
             raise InvalidArgument(f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'")
+
+
+def _check_recursive(mount: Document) -> None:
+    options = mount.get("BindOptions", {})
+    for key, word in (("ReadOnlyNonRecursive", "writable"), ("ReadOnlyForceRecursive", "readonly")):
+        if options.get(key) and not mount.get("ReadOnly"):
+            raise InvalidArgument(f"option 'bind-recursive={word}' requires 'readonly' to be specified in conjunction")
+    if options.get("ReadOnlyForceRecursive") and options.get("Propagation") != "rprivate":
+        raise InvalidArgument(
+            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+        )
 
 
 def _boolean(name: str, value: str) -> bool:

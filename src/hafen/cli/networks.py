@@ -80,6 +80,8 @@ def _add_single_flags(flags: Flags, endpoint: Document, *, user_defined: bool) -
     if flags.values("network-alias"):
         if endpoint.get("Aliases"):
             raise InvalidArgument("conflicting options: cannot specify both --network-alias and per-network alias")
+        if not user_defined:
+            raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
         endpoint["Aliases"] = flags.values("network-alias")
     if flags.values("link") and user_defined:
         endpoint["Links"] = flags.values("link")

@@ -139,19 +139,16 @@ def _label(text: str) -> str:
     return text
 
 
-def _device(text: str) -> str:
-    """`path[:path][:rwm]`; what is not so may be a CDI name (`vendor.com/class=name`), the engine's to judge."""
+def check_device(text: str) -> None:
+    """`path[:path][:rwm]`."""
     parts = text.split(":")
     if len(parts) > 3:
         raise InvalidArgument(f"invalid device specification: {text}")
-    if "=" in text and not text.startswith("/"):
-        return text
     if len(parts) == 3 and not is_device_mode(parts[2]):
         raise InvalidArgument(f"bad mode specified: {parts[2]}")
     path = parts[1] if len(parts) > 1 and not is_device_mode(parts[1]) else parts[0]
     if not path.startswith("/"):
         raise InvalidArgument(f"{path} is not an absolute path")
-    return text
 
 
 def is_device_mode(text: str) -> bool:
@@ -285,16 +282,15 @@ def _weight(text: str) -> str:
     return text
 
 
-def _link(text: str) -> str:
-    name, _, alias = text.partition(":")
-    if not name or not (alias or ":" not in text):
-        raise InvalidArgument(f"bad format for links: {text}")
-    return text
+_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
 
 
-def _map(text: str) -> str:
-    if "=" not in text or text.startswith("="):
-        raise InvalidArgument(f"invalid argument {text!r}: must be key=value")
+def _sysctl(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if not equals or not (name in _SYSCTLS or name.startswith(("net.", "fs.mqueue."))):
+        raise InvalidArgument(f"sysctl '{text}' is not allowed")
     return text
 
 
@@ -302,7 +298,6 @@ VALIDATORS: Mapping[str, Validator] = {
     "attach": _stream,
     "env": _environment,
     "label": _label,
-    "device": _device,
     "add-host": _add_host,
     "dns": _dns,
     "dns-search": _dns_search,
@@ -316,5 +311,5 @@ VALIDATORS: Mapping[str, Validator] = {
     "device-read-iops": _count,
     "device-write-iops": _count,
     "blkio-weight-device": _weight,
-    "link": _link,
+    "sysctl": _sysctl,
 }

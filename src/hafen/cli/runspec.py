@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from hafen.cli.flags import Flags, as_map
 from hafen.cli.networks import attachments
-from hafen.cli.runflags import is_device_mode, parse_device_rate
+from hafen.cli.runflags import check_device, is_device_mode, parse_device_rate
 from hafen.client.engine import Document
 from hafen.errors import InvalidArgument
 
@@ -45,8 +45,6 @@ def _config(flags: Flags, image: str, command: list[str], environ: Mapping[str, 
         "AttachStderr": not streams or "stderr" in streams,
         "StdinOnce": stdin,
     }
-    if flags.text("mac-address"):
-        config["MacAddress"] = flags.text("mac-address")
     if flags.changed("entrypoint"):
         config["Entrypoint"] = [flags.text("entrypoint")]
     if flags.changed("stop-signal"):
@@ -66,9 +64,13 @@ def _config(flags: Flags, image: str, command: list[str], environ: Mapping[str, 
 
 
 def environment(flags: Flags, environ: Mapping[str, str]) -> list[str]:
-    """Files first, then -e; a name without a value is taken from our own environment, or left out."""
-    items = [item for path in flags.values("env-file") for item in _key_values(path)] + flags.values("env")
-    return [item if "=" in item else f"{item}={environ[item]}" for item in items if "=" in item or item in environ]
+    """Files first, then -e; a name without a value is taken from our own environment.
+
+    Where it is not there either, a file's line is left out, and -e takes the image's variable of that name away.
+    """
+    items = [item for path in flags.values("env-file") for item in _key_values(path)]
+    found = [item if "=" in item else f"{item}={environ[item]}" for item in items if "=" in item or item in environ]
+    return found + [f"{item}={environ[item]}" if item in environ else item for item in flags.values("env")]
 
 
 def labels(flags: Flags) -> dict[str, str]:
@@ -95,7 +97,14 @@ def _exposed(flags: Flags) -> list[str]:
         return []
     from hafen.spec.ports import parse_exposed, parse_publish
 
-    ports = [str(port) for item in flags.values("expose") for port in parse_exposed(item)]
+    ports: list[str] = []
+    for item in flags.values("expose"):
+        try:
+            ports += map(str, parse_exposed(item))
+        except InvalidArgument:
+            number = item.partition("/")[0].partition("-")[0]
+            reason = f'strconv.ParseUint: parsing "{number}": invalid syntax'
+            raise InvalidArgument(f"invalid range format for --expose: {item}, error: {reason}") from None
     return ports + [str(mapping.container) for item in flags.values("publish") for mapping in parse_publish(item)]
 
 
@@ -146,8 +155,8 @@ def _host_config(flags: Flags, network: str) -> Document:
         "AutoRemove": flags.on("rm"),
         "VolumeDriver": flags.text("volume-driver"),
         "VolumesFrom": flags.values("volumes-from") or None,
-        "CapAdd": flags.values("cap-add") or None,
-        "CapDrop": flags.values("cap-drop") or None,
+        "CapAdd": _capabilities(flags.values("cap-add")) or None,
+        "CapDrop": _capabilities(flags.values("cap-drop")) or None,
         "CgroupnsMode": _one_of(flags, "cgroupns", ("", "host", "private"), "--cgroupns: invalid CGROUP mode"),
         "Dns": flags.values("dns"),
         "DnsOptions": flags.values("dns-option"),
@@ -162,7 +171,7 @@ def _host_config(flags: Flags, network: str) -> Document:
         "PublishAllPorts": flags.on("publish-all"),
         "ReadonlyRootfs": flags.on("read-only"),
         "SecurityOpt": None,
-        "StorageOpt": as_map(flags.values("storage-opt")) or None,
+        "StorageOpt": _storage_options(flags) or None,
         "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in flags.values("tmpfs"))}
         or None,
         "UTSMode": _one_of(flags, "uts", ("", "host"), "--uts: invalid UTS mode"),
@@ -181,6 +190,12 @@ def _host_config(flags: Flags, network: str) -> Document:
     _add_security(flags, host)
     _add_resources(flags, host)
     return host
+
+
+def _capabilities(names: list[str]) -> list[str]:
+    """`net_admin` as CAP_NET_ADMIN."""
+    found = dict.fromkeys(name.upper().strip() for name in names)
+    return [name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in found]
 
 
 def _one_of(flags: Flags, name: str, known: Iterable[str], message: str) -> str:
@@ -210,6 +225,13 @@ def _log_options(flags: Flags) -> dict[str, str]:
     return options
 
 
+def _storage_options(flags: Flags) -> dict[str, str]:
+    options = flags.values("storage-opt")
+    if not all("=" in item for item in options):
+        raise InvalidArgument("invalid storage option")
+    return as_map(options)
+
+
 def restart_policy(text: str) -> Document:
     name, colon, count = text.partition(":")
     if not name and colon:
@@ -225,7 +247,7 @@ def _add_security(flags: Flags, host: Document) -> None:
     for item in flags.values("security-opt"):
         name, separator, value = item.partition("=") if "=" in item else item.partition(":")
         if not separator and name != "no-new-privileges":
-            raise InvalidArgument(f'invalid --security-opt: "{item}"')
+            raise InvalidArgument(f'Invalid --security-opt: "{item}"')
         if name == "systempaths" and value == "unconfined":
             host["MaskedPaths"], host["ReadonlyPaths"] = [], []
             continue
@@ -258,7 +280,6 @@ RESOURCE_NUMBERS = {
     "cpus": "NanoCpus",
     "io-maxbandwidth": "IOMaximumBandwidth",
     "io-maxiops": "IOMaximumIOps",
-    "kernel-memory": "KernelMemory",
     "memory": "Memory",
     "memory-reservation": "MemoryReservation",
     "memory-swap": "MemorySwap",
@@ -288,7 +309,7 @@ def _add_resources(flags: Flags, host: Document) -> None:
     host["Devices"] = [_device(item) for item in flags.values("device") if _is_path(item)]
     host["DeviceCgroupRules"] = flags.values("device-cgroup-rule") or None
     host["DeviceRequests"] = _device_requests(flags)
-    host["Ulimits"] = [_ulimit(item) for item in flags.values("ulimit")]
+    host["Ulimits"] = sorted(map(_ulimit, flags.values("ulimit")), key=lambda item: str(item["Name"]))
 
 
 def _is_path(device: str) -> bool:
@@ -296,6 +317,7 @@ def _is_path(device: str) -> bool:
 
 
 def _device(text: str) -> Document:
+    check_device(text)
     source, *rest = text.split(":")
     target, mode = source, "rwm"
     for part in rest:

@@ -4,7 +4,7 @@ import sys
 
 from hafen.cli.command import Call, Command
 from hafen.cli.commands.archive import input_file
-from hafen.cli.commands.image import split_tag
+from hafen.cli.commands.image import parsed
 from hafen.cli.output import out
 from hafen.cli.progress import ByteBar, Progress
 from hafen.client import containers, images
@@ -14,11 +14,14 @@ from hafen.client.transport import file_body
 
 def _commit(call: Call) -> int:
     flags = call.flags
-    repository, tag = split_tag(call.arguments[1]) if len(call.arguments) > 1 else ("", "")
+    repository, tag = "", ""
+    if len(call.arguments) > 1:
+        reference = parsed(call.arguments[1]).with_default_tag()
+        repository, tag = reference.repository, reference.tag or ""
     query: Query = {
         "container": call.arguments[0], "repo": repository, "tag": tag, "comment": flags.text("message"),
         "author": flags.text("author"), "changes": flags.values("change"),
-        "pause": "1" if flags.on("pause", True) else "0",
+        "pause": "" if flags.on("pause", True) else "0",
     }  # fmt: skip
     out(str(containers.commit(call.engine, query)["Id"]))
     return 0
@@ -26,9 +29,11 @@ def _commit(call: Call) -> int:
 
 def _import(call: Call) -> int:
     flags, source = call.flags, call.arguments[0]
-    repository, tag = split_tag(call.arguments[1]) if len(call.arguments) > 1 else ("", "")
+    repository = call.arguments[1] if len(call.arguments) > 1 else ""
+    if repository:
+        parsed(repository)
     query: Query = {
-        "fromSrc": source if "://" in source else "-", "repo": repository, "tag": tag,
+        "fromSrc": source if "://" in source else "-", "repo": repository,
         "message": flags.text("message"), "changes": flags.values("change"), "platform": flags.text("platform"),
     }  # fmt: skip
     if "://" in source:

@@ -12,23 +12,27 @@ from hafen.cli.report import report
 from hafen.client import images
 from hafen.client.engine import Document
 from hafen.errors import HafenError, InvalidArgument, NotFound
+from hafen.spec.digest import is_hex
+from hafen.spec.reference import Reference, parse
 
 
 def _tag(call: Call) -> int:
     source, target = call.arguments
+    for name in (source, target):
+        if not is_hex(name, 64):
+            parsed(name)
     if "@" in target:
         raise InvalidArgument("refusing to create a tag with a digest reference")
-    repository, tag = split_tag(target)
-    images.tag(call.engine, source, repository, tag or "latest")
+    new = parsed(target).with_default_tag()
+    images.tag(call.engine, source, new.repository, new.tag or "")
     return 0
 
 
-def split_tag(reference: str) -> tuple[str, str]:
-    """`host:5000/name:tag` as its repository and its tag."""
-    if ":" not in reference.rpartition("/")[2]:
-        return reference, ""
-    repository, _, tag = reference.rpartition(":")
-    return repository, tag
+def parsed(name: str) -> Reference:
+    try:
+        return parse(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f'Error parsing reference: "{name}" is not a valid repository/tag: {error}') from None
 
 
 def _remove(call: Call) -> int:

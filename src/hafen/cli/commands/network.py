@@ -58,8 +58,9 @@ def _pools(call: Call) -> list[Document]:
             if pool is None:
                 raise InvalidArgument(f"no matching subnet for aux-address {text}")
             pool.setdefault("AuxiliaryAddresses", {})[host] = text
-    except ValueError as error:
-        raise InvalidArgument(f"invalid CIDR address: {error}") from None
+    except ValueError:
+        # docker, too, leaves it to the engine to say what is wrong with an address
+        return [Document(Subnet=subnet) for subnet in flags.values("subnet")]
     return [pool for _, pool in pools]
 
 

@@ -9,6 +9,7 @@ from hafen.cli.output import out
 from hafen.cli.progress import Progress
 from hafen.client import images
 from hafen.errors import InvalidArgument, NotImplemented
+from hafen.spec.reference import parse
 
 
 def _pull(call: Call) -> int:
@@ -20,17 +21,15 @@ def _pull(call: Call) -> int:
         if not call.flags.on("quiet"):
             out("Using default tag: latest")
     pull_image(call, image, platform=call.flags.text("platform"), quiet=call.flags.on("quiet"))
-    out(_familiar(image))
+    out(str(parse(image)))
     return 0
 
 
 def pull_image(call: Call, image: str, *, platform: str, quiet: bool, to_stderr: bool = False) -> None:
     """Raises NotImplemented where the engine cannot pull."""
-    name, _, digest = image.partition("@")
-    repository, tag = name, ""
-    if ":" in name.rpartition("/")[2]:
-        repository, _, tag = name.rpartition(":")
-    query = {"fromImage": repository, "tag": digest or tag or "latest", "platform": platform}
+    reference = parse(image).with_default_tag()
+    repository = reference.familiar_name
+    query = {"fromImage": repository, "tag": reference.digest or reference.tag or "", "platform": platform}
     sys.stdout.flush()
     response = images.create(call.engine, dict(query), headers={"X-Registry-Auth": _credentials(call, repository)})
     Progress(sys.stderr if to_stderr else sys.stdout, quiet=quiet).show(call.engine.documents(response))
@@ -53,14 +52,6 @@ def _push(call: Call) -> int:
 
 def _tagged(image: str) -> bool:
     return ":" in image.rpartition("/")[2] or "@" in image
-
-
-def _familiar(image: str) -> str:
-    """The full name that docker prints at the end of a pull."""
-    first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return image
-    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
 
 
 def _credentials(call: Call, repository: str) -> str:

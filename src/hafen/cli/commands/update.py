@@ -20,7 +20,7 @@ def _update(call: Call) -> int:
     if flags.changed("restart"):
         body["RestartPolicy"] = restart_policy(flags.text("restart"))
     if not any(flags.changed(name) for name in _NAMES):
-        err("You must provide one or more flags when using this command.")
+        err("you must provide one or more flags when using this command")
         return 1
 
     def update(reference: str) -> None:
