@@ -194,29 +194,28 @@ async def commit(store: ImageStore, request: CommitRequest) -> str:
     return identity
 
 
-def ensure_host(store: ImageStore, hidden: Sequence[str], machine_id: str | None = None) -> Image:
-    """On start: the `host` image is there and its mask is up to date. NotImplemented where the snapshotter cannot.
-
-    `hidden` are the engine's own directories.
-    """
+def ensure_host(store: ImageStore, data_root: str, run_root: str, machine_id: str | None = None) -> Image:
+    """On start: the `host` image is there and its mask is up to date. NotImplemented where the snapshotter cannot."""
     machine = hostroot.machine_id() if machine_id is None else machine_id
     data = hostroot.document(machine, store.platform.architecture)
     identity = store.content.put(data)
     document = documents.read_image(data)
     key = document.rootfs.diff_ids[0]
-    paths = hostroot.hidden_paths(hidden)
-    if store.snapshots.has(key):
-        hostroot.update_mask(store.snapshots.directory(key), paths)
-        store.builtin = identity
-    else:
-        directory = store.snapshots.stage()
-        hostroot.update_mask(directory, paths)
-        store.content.sync()
-        with store.database.transaction():
-            store.snapshots.register(directory, key, None, lower="/")
-            store.add_host_layer(key)
+    mask = hostroot.mask_place(data_root, run_root)
+    hostroot.update_mask(mask, hostroot.hidden_paths((data_root, run_root)))
+    store.content.sync()
+    store.builtin = identity
     with store.database.transaction():
+        store.snapshots.register_root(key, (mask, "/"))
+        store.add_host_layer(key)
         store.add_image(identity, document)
         store.set_tag(reference.parse(HOST), identity)
-    store.builtin = identity
     return store.find(identity)
+
+
+def close_host(store: ImageStore, key: str) -> None:
+    """Take the mask off the tmpfs where no container is based on it; the next start makes it again."""
+    mask = store.snapshots.directory(key)
+    containers = [info.key for info in store.snapshots.all() if not info.committed]
+    if not any(mask in store.snapshots.layer_directories(container) for container in containers):
+        hostroot.remove_mask(mask)

@@ -191,7 +191,7 @@ class _Pass:
             self._layer(name, whole, start, expected)
         elif size <= _DOCUMENT and (expected is None or start[:1] in b"{[ \t\r\n"):
             data = b"".join(whole)
-            if expected is not None and digests.of(data, expected.algorithm) != expected:
+            if expected is not None and digests.of(data, digests.algorithm_of(expected)) != expected:
                 raise Corrupt(f"image archive: blob {expected} is something else")
             self._contents.documents[name] = data
         # Anything else is nothing we need: the reader skips it.
@@ -199,7 +199,7 @@ class _Pass:
     def _ticking(self, chunks: Iterator[bytes], name: str, size: int) -> Iterator[bytes]:
         """The chunks, telling every few megabytes how far they are."""
         expected = _digest_of(name)
-        label = (expected.hex if expected else posixpath.dirname(name) or name)[:12]
+        label = (digests.hex_of(expected) if expected else posixpath.dirname(name) or name)[:12]
         done = told = 0
         for chunk in chunks:
             yield chunk
@@ -210,17 +210,17 @@ class _Pass:
                 self._progress(Progress(status="Loading layer", progress_detail=detail, id=label))
 
     def _layer(self, name: str, chunks: Iterator[bytes], start: bytes, expected: Digest | None) -> None:
-        hasher = digests.new(expected.algorithm if expected else "sha256")
+        hasher = digests.new(digests.algorithm_of(expected) if expected else "sha256")
         if expected is not None and expected in self._known:
             for chunk in chunks:
                 hasher.update(chunk)
-            _check(digests.finish(hasher, expected.algorithm), expected)
+            _check(digests.finish(hasher, digests.algorithm_of(expected)), expected)
             self._contents.known[name] = expected
             return
         if compression.detect(start) is None:
             staged = stage_layer(self._store, chunks)
             self._contents.staged[name] = staged
-            if expected is not None and expected.algorithm == "sha256":
+            if expected is not None and digests.algorithm_of(expected) == "sha256":
                 _check(staged.applied.diff_id, expected)
             return
         with self._store.content.ingest() as ingest:

@@ -33,14 +33,20 @@ class Images:
         self.store = store
         self._users = users
 
-    def recover(self, hidden: Sequence[str]) -> None:
+    def recover(self, data_root: str, run_root: str) -> None:
         """On start, when the containers' snapshots are known: drop what a crash left, and see to the `host` image,
-        which must not show the directories `hidden` (the engine's own)."""
+        which must not show the engine's own directories."""
         self.store.recover()
         try:
-            imageimport.ensure_host(self.store, hidden)
+            imageimport.ensure_host(self.store, data_root, run_root)
         except NotImplemented as error:
             log.info("no host image: %s", error)
+
+    def close(self) -> None:
+        """On an orderly end: the host image's mask goes, unless a container still needs it."""
+        builtin = None if self.store.builtin is None else self.store.get(self.store.builtin)
+        if builtin is not None and builtin.snapshot is not None:
+            imageimport.close_host(self.store, builtin.snapshot)
 
     def resolve(self, ref: str) -> Image:
         """By id, prefix, name, tag or digest; NotFound "No such image: x:latest"."""

@@ -56,7 +56,7 @@ class Image:
 
     @property
     def hex(self) -> str:
-        return self.id.hex
+        return digests.hex_of(self.id)
 
     @property
     def of_this_machine(self) -> bool:

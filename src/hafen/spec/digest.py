@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NewType, Protocol
 
 from hafen.errors import InvalidArgument
 
@@ -17,18 +17,18 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-class Digest(str):
-    """A digest known to be well-formed. Equal to, and usable as, its text."""
+Digest = NewType("Digest", str)
+"""A digest known to be well-formed."""
 
-    __slots__ = ()
 
-    @property
-    def algorithm(self) -> str:
-        return self.partition(":")[0]
+def algorithm_of(digest: Digest) -> str:
+    """`sha256`"""
+    return digest.partition(":")[0]
 
-    @property
-    def hex(self) -> str:
-        return self.partition(":")[2]
+
+def hex_of(digest: Digest) -> str:
+    """What follows the colon."""
+    return digest.partition(":")[2]
 
 
 def is_hex(text: str, length: int) -> bool:

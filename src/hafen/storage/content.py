@@ -81,7 +81,7 @@ class LocalContent:
 
     def path(self, digest: Digest) -> str:
         """Where the blob is or would be."""
-        return f"{self._blobs}/{digest.algorithm}/{digest.hex}"
+        return f"{self._blobs}/{digests.algorithm_of(digest)}/{digests.hex_of(digest)}"
 
     def has(self, digest: Digest) -> bool:
         return os.path.exists(self.path(digest))
@@ -102,7 +102,7 @@ class LocalContent:
 
     def read(self, digest: Digest) -> bytes:
         data = b"".join(self.chunks(digest))
-        if digests.of(data, digest.algorithm) != digest:
+        if digests.of(data, digests.algorithm_of(digest)) != digest:
             raise Corrupt(f"blob {digest} is damaged")
         return data
 

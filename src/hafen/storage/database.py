@@ -27,7 +27,7 @@ CREATE TABLE snapshots (
     key TEXT NOT NULL UNIQUE,                  -- a container's id, a layer's chain id, or a name of the operation
     parent TEXT,                               -- key of the committed snapshot below
     kind TEXT NOT NULL,                        -- active | committed
-    lower TEXT,                                -- a directory of the machine below this one (the host image)
+    lower TEXT,                                -- directories of the machine in place of its own (the host image)
     created_at REAL NOT NULL
 );
 CREATE INDEX snapshots_parent ON snapshots (parent);

@@ -8,16 +8,19 @@ ELOOP, so a container cannot walk into itself. Above `/` lies a small layer, the
 - password hashes: `/etc/shadow` and `/etc/gshadow` are there, as programs expect, with every hash replaced by `*`.
 
 Other mounts below `/` (a separate /home, /boot, anything under /mnt) are not seen: a lower layer is one file system.
-The mask is brought up to date in place on every start; it protects from accidents and curious programs. Whoever may
-start containers on this socket may as well bind-mount `/`.
+The mask lies on a tmpfs, because overlayfs refuses a lower directory below another one (ELOOP); it is made anew where
+it is missing and brought up to date in place on every start. It protects from accidents and curious programs. Whoever
+may start containers on this socket may as well bind-mount `/`.
 """
 
 import glob
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 
+from hafen.errors import NotImplemented, System
 from hafen.kernel import fs
 from hafen.spec import digest as digests
 from hafen.spec.digest import Digest
@@ -65,6 +68,31 @@ def machine_id() -> str:
         except (OSError, UnicodeDecodeError):
             continue
     return os.uname().nodename
+
+
+def mask_place(data_root: str, run_root: str) -> str:
+    """A directory for the mask on another file system than `/`, made where it is missing: below the run directory
+    where /run is a tmpfs, else in /dev/shm. NotImplemented where neither is one."""
+    device = os.stat("/").st_dev
+    name = f"hafen-{digests.hex_of(digests.of(os.path.abspath(data_root).encode()))[:12]}"
+    for parent, base in ((run_root, "mask"), ("/dev/shm", name)):
+        if os.path.isdir(parent) and os.stat(parent).st_dev != device:
+            place = f"{parent}/{base}"
+            # Another user could have made it first in a directory that all may write.
+            try:
+                os.mkdir(place, 0o700)
+            except FileExistsError:
+                status = os.stat(place, follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    raise System(f"{place} is in the way: it is not this engine's") from None
+            os.makedirs(f"{place}/fs", exist_ok=True)
+            return f"{place}/fs"
+    raise NotImplemented("the host image needs a tmpfs on /run or /dev/shm")
+
+
+def remove_mask(directory: str) -> None:
+    """When no container is left that uses it."""
+    shutil.rmtree(os.path.dirname(directory), ignore_errors=True)
 
 
 def hidden_paths(engine: Iterable[str], root: str = "") -> list[str]:

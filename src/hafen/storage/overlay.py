@@ -27,7 +27,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from hafen.errors import Conflict, InvalidArgument, NotFound
@@ -123,18 +123,19 @@ class OverlaySnapshotter:
         return f"{self._root}/{number}"
 
     def directory(self, key: str) -> str:
-        """The snapshot's own layer directory."""
-        return f"{self._directory(self._row(key).number)}/fs"
+        return self._own(self._row(key))[0]
 
     def layer_directories(self, key: str) -> list[str]:
         row = self._row(key)
-        own = f"{self._directory(row.number)}/fs"
-        return [own, *self._below(row)]
+        return [*self._own(row), *self._below(row)]
 
     def _below(self, row: _Row) -> tuple[str, ...]:
-        if row.lower is not None:
-            return (row.lower,)
         return () if row.parent is None else self._lower(row.parent)
+
+    def _own(self, row: _Row) -> tuple[str, ...]:
+        if row.lower is not None:
+            return tuple(row.lower.split(":"))
+        return (f"{self._directory(row.number)}/fs",)
 
     def _lower(self, key: str) -> tuple[str, ...]:
         """Directories of a committed snapshot, top first; they never change, so they are remembered."""
@@ -143,7 +144,7 @@ class OverlaySnapshotter:
             row = self._row(key)
             if not row.committed:
                 raise Conflict(f"snapshot {key} is still being written and cannot be a parent")
-            found = (f"{self._directory(row.number)}/fs", *self._below(row))
+            found = (*self._own(row), *self._below(row))
             self._lowers[key] = found
         return found
 
@@ -182,10 +183,10 @@ class OverlaySnapshotter:
         directory = self._directory(row.number)
         lower = self._below(row)
         if row.committed:
-            if not lower:
-                return (RootMount("bind", f"{directory}/fs", ("bind", "ro")),)
-            layers = ":".join((f"{directory}/fs", *lower))
-            return (RootMount("overlay", "overlay", (f"lowerdir={layers}", *self._options)),)
+            layers = self._lower(key)
+            if len(layers) == 1:
+                return (RootMount("bind", layers[0], ("bind", "ro")),)
+            return (RootMount("overlay", "overlay", (f"lowerdir={':'.join(layers)}", *self._options)),)
         if not lower:
             return (RootMount("bind", f"{directory}/fs", ("bind",)),)
         options = (f"lowerdir={':'.join(lower)}", f"upperdir={directory}/fs", f"workdir={directory}/work")
@@ -216,13 +217,23 @@ class OverlaySnapshotter:
         describe_implied(directory, parents, implicit)
         return directory
 
-    def register(self, directory: str, key: str, parent: str | None, *, lower: str | None = None) -> None:
+    def register(self, directory: str, key: str, parent: str | None) -> None:
         if key in self._rows:
             raise Conflict(f"snapshot {key} exists already")
         if parent is not None:
             self._lower(parent)
         number = int(os.path.basename(os.path.dirname(directory)))
-        self._insert(number, key, parent, "committed", lower)
+        self._insert(number, key, parent, "committed", None)
+
+    def register_root(self, key: str, directories: Sequence[str]) -> None:
+        lower = ":".join(directories)
+        row = self._rows.get(key)
+        if row is None:
+            self._insert(next(self._numbers), key, None, "committed", lower)
+        elif row.lower != lower:
+            self._database.execute("UPDATE snapshots SET lower = ? WHERE key = ?", (lower, key))
+            self._rows[key] = replace(row, lower=lower)
+            self._lowers.clear()
 
     def recover(self) -> list[str]:
         known = {str(row.number) for row in self._rows.values()}
@@ -240,7 +251,8 @@ class OverlaySnapshotter:
     def tree(self, key: str) -> "OverlayTree":
         row = self._row(key)
         directory = self._directory(row.number)
-        return OverlayTree(f"{directory}/fs", self._below(row), None if row.committed else f"{directory}/work")
+        own, *below = self.layer_directories(key)
+        return OverlayTree(own, tuple(below), None if row.committed else f"{directory}/work")
 
 
 def _delete(directory: str) -> None:

@@ -112,9 +112,12 @@ class Snapshotter(Protocol):
     def directory(self, key: str) -> str:
         """The snapshot's own layer directory; its recipe's `kept` is beside it."""
 
-    def register(self, directory: str, key: str, parent: str | None, *, lower: str | None = None) -> None:
-        """Record an adopted directory as the committed snapshot `key`, on `parent`, or on the directory `lower` of
-        this machine (the host image). Conflict where the key exists; NotImplemented where the driver cannot."""
+    def register(self, directory: str, key: str, parent: str | None) -> None:
+        """Record an adopted directory as the committed snapshot `key`. Conflict where that exists."""
+
+    def register_root(self, key: str, directories: Sequence[str]) -> None:
+        """Record (or change) the committed snapshot `key` that consists of this machine's own directories, top first.
+        NotImplemented where the driver cannot build on what it does not own."""
 
     def close(self) -> None:
         """Wait for what is done in the background."""
