@@ -105,10 +105,10 @@ def requested(
     found = {primary: first, **given}
     if len(found) > 1 and (primary in ("host", "none") or any(name in ("host", "none") for name in given)):
         raise InvalidArgument("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-    return {name: _only_requested(settings) for name, settings in found.items()}
+    return {name: only_requested(settings) for name, settings in found.items()}
 
 
-def _only_requested(settings: EndpointSettings) -> EndpointSettings:
+def only_requested(settings: EndpointSettings) -> EndpointSettings:
     """Without the fields that only the engine fills."""
     return EndpointSettings(
         ipam_config=settings.ipam_config,
@@ -123,8 +123,24 @@ def _only_requested(settings: EndpointSettings) -> EndpointSettings:
 def stopped(settings: EndpointSettings) -> EndpointSettings:
     """What a stopped container's inspect keeps of an endpoint."""
     return msgspec.structs.replace(
-        _only_requested(settings), mac_address="", network_id=settings.network_id, dns_names=settings.dns_names
+        only_requested(settings), mac_address="", network_id=settings.network_id, dns_names=settings.dns_names
     )
+
+
+def check_connect(host_config: HostConfig, joined: Iterable[str], network: str) -> None:
+    """Whether a container may be connected to one more network; InvalidArgument with Docker's texts."""
+    names = [*joined, network]
+    if "host" in names or mode(host_config) == "host":
+        raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+    if container_target(host_config) is not None:
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be connected to any other "
+            "network"
+        )
+    if "none" in names:
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
 
 
 def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from hafen.errors import InvalidArgument, NotFound
 from hafen.network.driver import Endpoint, Network, Subnet
 from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address
+from hafen.spec.filters import Filters
 from hafen.spec.wire.network import EndpointResource, Ipam, NetworkInspect, NetworkSummary
 from hafen.storage.database import Database
 
@@ -100,8 +101,18 @@ def as_summary(record: NetworkRecord) -> NetworkSummary:
     )
 
 
-def as_inspect(record: NetworkRecord, containers: dict[str, EndpointResource]) -> NetworkInspect:
+def as_inspect(record: NetworkRecord, endpoints: Iterable[Endpoint]) -> NetworkInspect:
     summary = as_summary(record)
+    containers = {
+        endpoint.container_id: EndpointResource(
+            name=endpoint.container_name,
+            endpoint_id=endpoint.id,
+            mac_address=endpoint.mac,
+            ipv4_address=f"{endpoint.ip}/{endpoint.prefix}" if endpoint.ip else "",
+            ipv6_address=f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",
+        )
+        for endpoint in endpoints
+    }
     fields = {name: getattr(summary, name) for name in summary.__struct_fields__}
     return NetworkInspect(**fields, containers=containers)
 
@@ -116,6 +127,23 @@ def pools(record: NetworkRecord) -> list[Pool]:
         ip_range = ip_network(config.ip_range) if config.ip_range else None
         made.append(Pool(ip_network(config.subnet), ip_range, reserved))
     return made
+
+
+def matches(record: NetworkRecord, filters: Filters, connected: bool) -> bool:
+    """Whether a listing that filters so shows the network."""
+    for wanted in filters.get("type"):
+        if wanted not in ("builtin", "custom"):
+            raise InvalidArgument(f"invalid filter: 'type'='{wanted}'")
+    dangling = record.user_defined and not connected
+    return (
+        ("dangling" not in filters or filters.flag("dangling", False) == dangling)
+        and filters.matches_any("driver", record.driver)
+        and filters.matches_any("scope", "local")
+        and filters.matches_any("type", "custom" if record.user_defined else "builtin")
+        and ("name" not in filters or any(want in record.name for want in filters.get("name")))
+        and ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
+        and filters.matches_labels(record.labels)
+    )
 
 
 class NetworkRecords:

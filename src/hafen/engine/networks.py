@@ -6,6 +6,8 @@ the engine `restore` is told which containers live, and makes drivers and kernel
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import os
 import secrets
@@ -13,13 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
-from hafen.engine import guests, netrecords
+from hafen.engine import guests, netplan, netrecords
 from hafen.engine.addresses import Addresses
 from hafen.engine.events import Events
 from hafen.engine.guests import Attached, Guest
 from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
-from hafen.errors import Forbidden, HafenError, InvalidArgument, NotFound
+from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, System
 from hafen.network import etcfiles
 from hafen.network.driver import DEFAULT_BRIDGE, Endpoint, Netns, NetworkDriver, Wish
 from hafen.network.ipam import IpNetwork, choose_pool, mac_of
@@ -28,10 +31,13 @@ from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import (
-    EndpointResource,
     EndpointSettings,
     Ipam,
     IpamConfig,
+    NetworkConnectRequest,
+    NetworkCreateRequest,
+    NetworkCreateResponse,
+    NetworkDisconnectRequest,
     NetworkingConfig,
     NetworkInspect,
     NetworkPruneResponse,
@@ -39,10 +45,35 @@ from hafen.spec.wire.network import (
 )
 from hafen.storage.database import Database
 
+if TYPE_CHECKING:
+    from hafen.engine.records import Container
+
 log = logging.getLogger(__name__)
 
 _NO_CONFIG = ContainerConfig()
 _LIST_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
+
+
+class Members(Protocol):
+    """Containers, as `connect` and `disconnect` need them (`engine.members`)."""
+
+    def find(self, ref: str) -> Container: ...
+
+    def directory(self, container: Container) -> str:
+        """Where the files of its /etc are."""
+
+    async def namespace(self, container: Container) -> OwnedNetns:
+        """Of a running container."""
+
+    def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
+        """From now on the container asks for these networks; on disk when it returns."""
+
+    def has(self, container: Container, attached: Attached) -> None:
+        """What the running container has now."""
+
+
+class OwnedNetns(Netns, Protocol):
+    def close(self) -> None: ...
 
 
 class Networks:
@@ -53,11 +84,13 @@ class Networks:
         database: Database,
         events: Events,
         drivers: Mapping[str, NetworkDriver],
+        members: Members,
         default_bridge: str = DEFAULT_BRIDGE,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._events = events
         self._drivers = drivers
+        self._members = members
         self._default_bridge = default_bridge
         self._clock = clock
         self._records = NetworkRecords(database)
@@ -136,21 +169,26 @@ class Networks:
 
     async def list(self, filters: Filters = NO_FILTERS) -> Sequence[NetworkSummary]:
         filters.check(_LIST_FILTERS)
-        return [netrecords.as_summary(record) for record in self._records if self._matches(record, filters)]
+        return [
+            netrecords.as_summary(record)
+            for record in self._records
+            if netrecords.matches(record, filters, bool(self._endpoints.within(record.id)))
+        ]
 
     async def inspect(self, ref: str) -> NetworkInspect:
         record = self._records.find(ref)
-        containers = {
-            endpoint.container_id: EndpointResource(
-                name=endpoint.container_name,
-                endpoint_id=endpoint.id,
-                mac_address=endpoint.mac,
-                ipv4_address=f"{endpoint.ip}/{endpoint.prefix}" if endpoint.ip else "",
-                ipv6_address=f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",
-            )
-            for endpoint in self._endpoints.within(record.id)
-        }
-        return netrecords.as_inspect(record, containers)
+        return netrecords.as_inspect(record, self._endpoints.within(record.id))
+
+    async def create(self, request: NetworkCreateRequest) -> NetworkCreateResponse:
+        record = netplan.plan(request, secrets.token_hex(32), self._now(), self._records, self._occupied)
+        self._records.insert(record)  # first: what a crash leaves in the kernel has a record then
+        try:
+            self._drivers[record.driver].create(as_network(record))
+        except BaseException:
+            self._records.delete(record)
+            raise
+        self._tell("create", record)
+        return NetworkCreateResponse(id=record.id)
 
     async def remove(self, ref: str) -> None:
         record = self._records.find(ref)
@@ -158,10 +196,51 @@ class Networks:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
         if self._endpoints.within(record.id):
             raise Forbidden(f"error while removing network: network {record.name} id {record.id} has active endpoints")
-        self._drivers[record.driver].delete(as_network(record))
+        driver, network = self._drivers[record.driver], as_network(record)
+        await asyncio.to_thread(driver.unplug, network.link)
+        driver.delete(network)
         self._records.delete(record)
         self._addresses.forget(record)
         self._tell("destroy", record)
+
+    async def connect(self, ref: str, request: NetworkConnectRequest) -> None:
+        """Connect a container, which may run."""
+        members, record = self._members, self._records.find(ref)
+        container = members.find(request.container)
+        async with container.lock:
+            before = container.record.networks
+            guests.check_connect(container.record.host_config, before, record.name)
+            settings = guests.only_requested(request.endpoint_config or EndpointSettings())
+            guests.check_endpoint(record, settings)
+            if container.alive and record.name in before:
+                raise Forbidden(f"endpoint with name {container.name} already exists in network {record.name}")
+            guest = members.asks(container, {**before, record.name: settings})
+            if not container.alive:
+                return
+            try:
+                await self._plug_in(container, guest, record, settings)
+            except BaseException:
+                members.asks(container, before)
+                raise
+
+    async def disconnect(self, ref: str, request: NetworkDisconnectRequest) -> None:
+        """Disconnect a container, which may run. Another network that leads out takes over the default route."""
+        members, record = self._members, self._records.find(ref)
+        container = members.find(request.container)
+        async with container.lock:
+            if record.name == "host":
+                raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
+            if record.name not in container.record.networks:
+                raise System(f"container {container.id} is not connected to network {record.name}")
+            remaining = {name: kept for name, kept in container.record.networks.items() if name != record.name}
+            guest = members.asks(container, remaining)
+            endpoint = self._endpoints.of(container.id).get(record.id)
+            if endpoint is None or not container.alive:
+                return
+            self._detach(record, endpoint)
+            await asyncio.to_thread(self._drivers[record.driver].unplug, endpoint.link)
+            await self._find_way_out(container)
+            await self._changed(container, guest)
 
     async def prune(self, filters: Filters = NO_FILTERS) -> NetworkPruneResponse:
         filters.check(("label", "label!", "until"))
@@ -179,24 +258,6 @@ class Networks:
                 await self.remove(record.id)
                 deleted.append(record.name)
         return NetworkPruneResponse(networks_deleted=deleted or None)
-
-    def _matches(self, record: NetworkRecord, filters: Filters) -> bool:
-        kind = "builtin" if record.predefined else "custom"
-        for wanted in filters.get("type"):
-            if wanted not in ("builtin", "custom"):
-                raise InvalidArgument(f"invalid filter: 'type'='{wanted}'")
-        if "dangling" in filters and filters.flag("dangling", False) != (
-            not record.predefined and not self._endpoints.within(record.id)
-        ):
-            return False
-        return (
-            filters.matches_any("driver", record.driver)
-            and filters.matches_any("scope", "local")
-            and filters.matches_any("type", kind)
-            and ("name" not in filters or any(want in record.name for want in filters.get("name")))
-            and ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
-            and filters.matches_labels(record.labels)
-        )
 
     def _tell(self, action: str, record: NetworkRecord, **more: str) -> None:
         self._events.publish("network", action, record.id, {**more, "name": record.name, "type": record.driver})
@@ -242,12 +303,7 @@ class Networks:
         Does nothing where it is connected to nothing.
         """
         for network_id, endpoint in self._endpoints.of(container_id).items():
-            record = self._records.find(network_id)
-            try:
-                self._drivers[record.driver].detach(as_network(record), endpoint)
-            finally:
-                self._forget(record, endpoint)
-            self._tell("disconnect", record, container=container_id)
+            self._detach(self._records.find(network_id), endpoint)
 
     def renamed(self, container_id: str, name: str) -> None:
         """A container has another name now."""
@@ -290,7 +346,7 @@ class Networks:
         except BaseException:
             self._addresses.give_back(record, ip[0], ip6[0])
             raise
-        self._endpoints.put(record.id, endpoint)
+        self._endpoints.put(record.id, replace(endpoint, names=tuple(guests.dns_names(guest, settings))))
         self._tell("connect", record, container=guest.id)
 
     def _write_files(self, guest: Guest, joined: Iterable[NetworkRecord], directory: str) -> None:
@@ -303,9 +359,52 @@ class Networks:
         os.makedirs(directory, exist_ok=True)
         etcfiles.write(directory, files)
 
-    def _forget(self, record: NetworkRecord, endpoint: Endpoint) -> None:
-        self._endpoints.drop(endpoint.container_id, record.id)
-        self._addresses.give_back(record, endpoint.ip, endpoint.ip6)
+    def _detach(self, record: NetworkRecord, endpoint: Endpoint) -> None:
+        try:
+            self._drivers[record.driver].detach(as_network(record), endpoint)
+        finally:
+            self._endpoints.drop(endpoint.container_id, record.id)
+            self._addresses.give_back(record, endpoint.ip, endpoint.ip6)
+        self._tell("disconnect", record, container=endpoint.container_id)
+
+    # --- while a container runs ------------------------------------------------------------------------------------
+
+    async def _plug_in(
+        self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings
+    ) -> None:
+        netns = await self._members.namespace(container)
+        try:
+            if not container.alive:
+                raise Conflict(f"container {container.id} ended meanwhile")
+            held = self._endpoints.of(container.id).values()
+            used = {endpoint.interface for endpoint in held}
+            number = next(number for number in itertools.count() if f"eth{number}" not in used)
+            leads_out = not record.internal and not any(endpoint.gateway for endpoint in held)
+            self._attach(guest, record, settings, netns, number, is_way_out=leads_out)
+        finally:
+            netns.close()
+        await self._changed(container, guest)
+
+    async def _find_way_out(self, container: Container) -> None:
+        """After an endpoint went: another one's gateway, where the default route went with it."""
+        held = [(self._records.find(network_id), e) for network_id, e in self._endpoints.of(container.id).items()]
+        joins = [(record, container.record.networks.get(record.name, EndpointSettings())) for record, _ in held]
+        way_out = _way_out(joins)
+        if way_out is None:
+            return
+        netns = await self._members.namespace(container)
+        try:
+            for record, endpoint in held:
+                if record is way_out:
+                    self._drivers[record.driver].lead_out(as_network(record), endpoint, netns)
+        finally:
+            netns.close()
+
+    async def _changed(self, container: Container, guest: Guest) -> None:
+        """A running container has other networks than before: its files and its status say so."""
+        records = [self._records.find(network_id) for network_id in self._endpoints.of(container.id)]
+        self._write_files(guest, records, self._members.directory(container))
+        self._members.has(container, self._attached(guest))
 
 
 def _way_out(joins: Iterable[tuple[NetworkRecord, EndpointSettings]]) -> NetworkRecord | None:

@@ -90,12 +90,18 @@ class BridgeDriver:
             wish.mac, ports,
         )  # fmt: skip
 
-    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
+    def detach(self, network: Network, endpoint: Endpoint) -> None:
         with _in_words(f"network {network.name}"):
             self._firewall.withdraw(_published(endpoint))
             self._ports.release(endpoint.ports)
-            if unplug:
-                self._delete_link(endpoint.link)
+
+    def unplug(self, link: str) -> None:
+        with _in_words(f"link {link}"), Rtnetlink() as route:
+            _delete_link(route, link)
+
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
+        with _in_words(f"network {network.name}"):
+            sandbox.add_default_routes(netns, (endpoint.gateway, endpoint.gateway6))
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
         wanted, living = list(networks), [endpoint for _, endpoint in endpoints]
@@ -192,12 +198,16 @@ class BridgeDriver:
             self._route.execute(rtnetlink.set_bridge_port(link.ifindex, hairpin=hairpin, isolated=isolated))
 
     def _delete_link(self, name: str) -> None:
-        """Also where it has gone already."""
-        try:
-            self._route.execute(rtnetlink.delete_link(name))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        _delete_link(self._route, name)
+
+
+def _delete_link(route: Rtnetlink, name: str) -> None:
+    """Also where it has gone already."""
+    try:
+        route.execute(rtnetlink.delete_link(name))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
 
 
 def _published(endpoint: Endpoint) -> list[Published]:

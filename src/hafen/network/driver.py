@@ -4,7 +4,8 @@ Life of a network, as the engine drives it. Every call is synchronous, quick, an
 
     driver.create(network)                        the network can take containers; again after a restart: adopts
         driver.attach(network, wish, netns)       a container's interface works inside `netns`; returns the Endpoint
-        driver.detach(network, endpoint)          ports are free again; the interface goes with its namespace
+        driver.detach(network, endpoint)          ports are free again; the link goes with its namespace,
+        driver.unplug(endpoint.link)              or by this, where that lives on
     driver.delete(network)                        nothing of it is left in the kernel
 
 `attach` either succeeds or leaves nothing. After a crash of the engine, `restore` tells the driver what is true: it
@@ -90,6 +91,7 @@ class Endpoint:
     gateway6: str = ""
     mac: str = ""
     ports: tuple[PublishedPort, ...] = ()
+    names: tuple[str, ...] = ()  # by which the others in the network find it
 
 
 class Netns(Protocol):
@@ -118,8 +120,17 @@ class NetworkDriver(Protocol):
 
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint: ...
 
-    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
-        """`unplug` where the namespace lives on: the interface is then removed here and now."""
+    def detach(self, network: Network, endpoint: Endpoint) -> None:
+        """Its ports are free again. Its link goes with its namespace, or by `unplug`."""
+
+    def unplug(self, link: str) -> None:
+        """Remove a link of the host: an endpoint's from a namespace that lives on, or a network's before `delete`.
+
+        For any thread: the kernel takes 30 ms for it (it waits for a grace period).
+        """
+
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
+        """Make a living endpoint the container's way out: its default routes."""
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
         """Make the kernel agree with what lives; returns warnings, in words."""

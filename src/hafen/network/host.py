@@ -25,7 +25,13 @@ class HostDriver:
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
         return Endpoint(wish.id, wish.container_id, wish.container_name)
 
-    def detach(self, network: Network, endpoint: Endpoint, *, unplug: bool = False) -> None:
+    def detach(self, network: Network, endpoint: Endpoint) -> None:
+        pass
+
+    def unplug(self, link: str) -> None:
+        pass
+
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
         pass
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_interface
+from socket import AF_INET, AF_INET6
 
 from hafen.kernel import rtnetlink
 from hafen.kernel.rtnetlink import Rtnetlink
@@ -40,3 +41,12 @@ def _configure(inside: Rtnetlink, wish: Wish, gateways: tuple[str, ...]) -> None
     if wish.default_route:
         requests.extend(rtnetlink.new_route(gateway) for gateway in gateways if gateway)
     inside.execute(*requests)
+
+
+def add_default_routes(netns: Netns, gateways: tuple[str, ...]) -> None:
+    """By the gateways, for each family that has no default route yet."""
+    inside = Rtnetlink(netns.rtnetlink)
+    for gateway in filter(None, gateways):
+        family = AF_INET6 if ":" in gateway else AF_INET
+        if all(route.destination for route in inside.routes(family)):
+            inside.execute(rtnetlink.new_route(gateway))

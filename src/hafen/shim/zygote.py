@@ -136,7 +136,7 @@ class Zygote:
             for family, kind, address, port in specs:
                 with socket.socket(family, kind) as sock:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    sock.bind((address, port))
+                    sock.bind((0, 0) if family == socket.AF_NETLINK else (address, port))
                     made.append(sock.detach())
         except OSError:
             protocol.close_all(made)

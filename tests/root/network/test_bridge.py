@@ -172,7 +172,8 @@ def test_ranges_and_ephemeral_ports(world: World, driver: BridgeDriver) -> None:
 
 def test_detach_frees_the_port_and_unplugs(world: World, driver: BridgeDriver) -> None:
     one, endpoint = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
-    driver.detach(BRIDGE, endpoint, unplug=True)
+    driver.detach(BRIDGE, endpoint)
+    driver.unplug(endpoint.link)
     assert endpoint.link not in world.links()
     assert one.route.link("eth0") is None
     server = world.host.serve(8080)
@@ -195,7 +196,8 @@ def test_nothing_stays(world: World, driver: BridgeDriver) -> None:
         driver.create(network)
         assert network.link in world.links()
     _, endpoint = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
-    driver.detach(BRIDGE, endpoint, unplug=True)
+    driver.detach(BRIDGE, endpoint)
+    driver.unplug(endpoint.link)
     for network in (BRIDGE, OTHER, INTERNAL, APART):
         driver.delete(network)
         driver.delete(network)
@@ -217,6 +219,7 @@ def test_other_tables_are_not_touched(world: World, driver: BridgeDriver) -> Non
 
 
 def test_forwarding_is_switched_on_and_said(world: World) -> None:
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     told: list[str] = []
     driver = BridgeDriver(warn=told.append)
     driver.create(BRIDGE)

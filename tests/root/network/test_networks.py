@@ -1,25 +1,42 @@
 """The engine's networks with the real drivers: what a container gets, and what stays after crashes."""
 
 import asyncio
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hafen.engine.events import Events
 from hafen.engine.guests import Attached, Guest
 from hafen.engine.networks import Networks
+from hafen.engine.records import Container, Record, Status
+from hafen.engine.start import guest_of
+from hafen.engine.zygote import NetnsHandle
 from hafen.errors import Forbidden, InvalidArgument, NotFound, System
 from hafen.kernel.nftables import Nftables
 from hafen.network.bridge import BridgeDriver
 from hafen.network.host import HostDriver
 from hafen.network.none import NullDriver
 from hafen.spec.filters import Filters
+from hafen.spec.lifecycle import State
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.image import EmptyObject
-from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings, NetworkingConfig, PortBinding, PortMap
+from hafen.spec.wire.network import (
+    EndpointIpamConfig,
+    EndpointSettings,
+    Ipam,
+    IpamConfig,
+    NetworkConnectRequest,
+    NetworkCreateRequest,
+    NetworkDisconnectRequest,
+    NetworkingConfig,
+    PortBinding,
+    PortMap,
+)
 from hafen.storage.database import Database
 from tests.harness.netns import Netns, World
 
@@ -28,19 +45,54 @@ pytestmark = pytest.mark.root
 _HOSTS = Path("/etc/hosts").read_text()
 
 
+class FakeMembers:
+    """Containers without an engine: their namespaces are the test's."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.containers: dict[str, Container] = {}
+        self.namespaces: dict[str, Netns] = {}
+
+    def add(self, guest: Guest) -> Container:
+        record = Record(
+            id=guest.id, name=guest.name, created_ns=0, image="", image_id="", config=guest.config,
+            host_config=guest.host_config, path="", args=(), snapshotter="", networks=dict(guest.networks),
+        )  # fmt: skip
+        container = self.containers[guest.id] = Container(record, Status())
+        return container
+
+    def find(self, ref: str) -> Container:
+        return self.containers[ref]
+
+    def directory(self, container: Container) -> str:
+        return str(self.base / container.id)
+
+    async def namespace(self, container: Container) -> NetnsHandle:
+        netns = self.namespaces[container.id]
+        return NetnsHandle(os.dup(netns.fd), netns.rtnetlink.dup())
+
+    def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
+        container.record = msgspec.structs.replace(container.record, networks=dict(networks))
+        return guest_of(container.record)
+
+    def has(self, container: Container, attached: Attached) -> None:
+        container.status = msgspec.structs.replace(container.status, networks=attached.networks, ports=attached.ports)
+
+
 class Engine:
     """The part of an engine that is about networks, on a database that outlives it."""
 
     def __init__(self, world: World, base: Path) -> None:
         self.world = world
         self.base = base
-        self.namespaces: dict[str, Netns] = {}
+        self.members = FakeMembers(base)
+        self.namespaces = self.members.namespaces
         self.start()
 
     def start(self) -> None:
         self.database = Database(self.base / "hafen.db")
         drivers = {driver.name: driver for driver in (BridgeDriver(), HostDriver(), NullDriver())}
-        self.networks = Networks(self.database, Events(self.database), drivers)
+        self.networks = Networks(self.database, Events(self.database), drivers, self.members)
         self.drivers = drivers
 
     def crash(self) -> None:
@@ -64,7 +116,10 @@ class Engine:
 
     async def attach(self, guest: Guest) -> Attached:
         netns = self.namespaces[guest.id] = self.world.container()
-        return await self.networks.attach_all(guest, netns, str(self.base / guest.id))
+        attached = await self.networks.attach_all(guest, netns, str(self.base / guest.id))
+        container = self.members.add(guest)
+        container.status = Status(state=State.RUNNING, networks=attached.networks, ports=attached.ports)
+        return attached
 
     def file(self, guest: Guest, name: str) -> str:
         return (self.base / guest.id / name).read_text()
@@ -220,3 +275,107 @@ async def test_many_at_once(engine: Engine) -> None:
     got = await asyncio.gather(*(engine.attach(guest) for guest in guests))
     assert len({attached.networks["bridge"].ip_address for attached in got}) == 20
     assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W1", "172.17.0.21").returncode == 0
+
+
+async def create(engine: Engine, name: str, **fields: object) -> str:
+    return (await engine.networks.create(NetworkCreateRequest(name=name, **fields))).id  # type: ignore[arg-type]
+
+
+async def test_user_defined_network(engine: Engine) -> None:
+    ident = await create(engine, "mine")
+    shown = await engine.networks.inspect("mine")
+    assert shown.ipam.config == [IpamConfig(subnet="172.18.0.0/16", gateway="172.18.0.1")]
+    assert (shown.id, shown.driver, shown.options) == (ident, "bridge", {})
+    assert f"hf-{ident[:12]}" in engine.world.links()
+    guest = engine.guest(
+        mode="mine", networking=NetworkingConfig(endpoints_config={"mine": EndpointSettings(aliases=["al"])})
+    )
+    got = (await engine.attach(guest)).networks["mine"]
+    assert (got.ip_address, got.dns_names) == ("172.18.0.2", [guest.name, "al", guest.id[:12]])
+    assert "nameserver 127.0.0.11" in engine.file(guest, "resolv.conf")
+    assert engine.namespaces[guest.id].run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    with pytest.raises(Forbidden, match=f"network mine id {ident} has active endpoints"):
+        await engine.networks.remove("mine")
+    engine.networks.release(guest.id)
+    await engine.networks.remove("mine")
+    assert f"hf-{ident[:12]}" not in engine.world.links()
+    assert ident[:12] not in Nftables().run("list ruleset")
+
+
+async def test_fixed_addresses(engine: Engine) -> None:
+    config = IpamConfig(subnet="172.18.0.0/16", ip_range="172.18.5.0/24", gateway="172.18.0.9")
+    await create(engine, "mynet", ipam=Ipam(config=[config]))
+    asked = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="172.18.0.22"))
+    networking = NetworkingConfig(endpoints_config={"mynet": asked})
+    got = (await engine.attach(engine.guest(mode="mynet", networking=networking))).networks["mynet"]
+    assert (got.ip_address, got.gateway, got.ipam_config) == ("172.18.0.22", "172.18.0.9", asked.ipam_config)
+    assert (await engine.attach(engine.guest(mode="mynet"))).networks["mynet"].ip_address == "172.18.5.0"
+    with pytest.raises(Forbidden, match="Address already in use"):
+        await engine.attach(engine.guest(mode="mynet", networking=networking))
+    outside = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="10.0.0.1"))
+    with pytest.raises(InvalidArgument, match="no configured subnet or ip-range contain the IP address"):
+        engine.guest(mode="mynet", networking=NetworkingConfig(endpoints_config={"mynet": outside}))
+
+
+async def test_connect_and_disconnect_while_it_runs(engine: Engine) -> None:
+    await create(engine, "one")
+    await create(engine, "inner", internal=True)
+    guest, other = engine.guest(), engine.guest(mode="one")
+    await engine.attach(guest)
+    await engine.attach(other)
+    container, netns = engine.members.find(guest.id), engine.namespaces[guest.id]
+    await engine.networks.connect("one", NetworkConnectRequest(container=guest.id))
+    await engine.networks.connect("inner", NetworkConnectRequest(container=guest.id))
+    assert [link.name for link in netns.route.links()] == ["lo", "eth0", "eth1", "eth2"]
+    assert list(container.status.networks) == list(container.record.networks) == ["bridge", "one", "inner"]
+    assert netns.run("ping", "-c1", "-W1", "172.18.0.2").returncode == 0
+    assert engine.file(guest, "hosts").count(guest.id[:12]) == 3
+    assert "nameserver 127.0.0.11" in engine.file(guest, "resolv.conf")
+    assert "default via 172.17.0.1" in netns.run("ip", "route").stdout
+    with pytest.raises(Forbidden, match=f"endpoint with name {guest.name} already exists in network one"):
+        await engine.networks.connect("one", NetworkConnectRequest(container=guest.id))
+    await engine.networks.disconnect("bridge", NetworkDisconnectRequest(container=guest.id))
+    assert [link.name for link in netns.route.links()] == ["lo", "eth1", "eth2"]
+    assert "default via 172.18.0.1" in netns.run("ip", "route").stdout, "another network leads out now"
+    assert netns.run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    assert list(container.status.networks) == ["one", "inner"]
+    await engine.networks.connect("bridge", NetworkConnectRequest(container=guest.id))
+    assert "eth0" in [link.name for link in netns.route.links()]
+    with pytest.raises(System, match="is not connected to network none"):
+        await engine.networks.disconnect("none", NetworkDisconnectRequest(container=guest.id))
+    with pytest.raises(InvalidArgument, match="connected to host network"):
+        await engine.networks.connect("host", NetworkConnectRequest(container=guest.id))
+    with pytest.raises(InvalidArgument, match="private"):
+        await engine.networks.connect("none", NetworkConnectRequest(container=guest.id))
+
+
+async def test_connect_before_it_runs(engine: Engine) -> None:
+    await create(engine, "one")
+    guest = engine.guest()
+    container = engine.members.add(guest)
+    await engine.networks.connect("one", NetworkConnectRequest(container=guest.id))
+    got = await engine.attach(guest_of(container.record))
+    assert list(got.networks) == ["bridge", "one"]
+    assert (await engine.networks.prune()).networks_deleted is None
+
+
+async def test_prune(engine: Engine) -> None:
+    await create(engine, "used")
+    await create(engine, "free", labels={"a": "b"})
+    await engine.attach(engine.guest(mode="used"))
+    assert (await engine.networks.prune(Filters({"label": ("x",)}))).networks_deleted is None
+    assert (await engine.networks.prune()).networks_deleted == ["free"]
+    assert {network.name for network in await engine.networks.list()} == {"bridge", "host", "none", "used"}
+
+
+async def test_networks_survive_a_crash(engine: Engine) -> None:
+    ident = await create(engine, "mine")
+    lost = await create(engine, "lost")
+    guest = engine.guest(mode="mine")
+    before = await engine.attach(guest)
+    engine.database.execute("DELETE FROM networks WHERE id = ?", (lost,))  # as if the engine died while removing it
+    engine.crash()
+    engine.start()
+    assert engine.networks.restore([guest]) == {guest.id: before}
+    assert f"hf-{ident[:12]}" in engine.world.links()
+    assert f"hf-{lost[:12]}" not in engine.world.links()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
+from hafen.api.message import NO_CONTENT, Answer, JsonReply, Reply, Request
 from hafen.api.router import Route
-from hafen.api.routes.absent import missing
 from hafen.engine.services import Services
+from hafen.spec.wire.network import NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest
 
 
 async def list_all(request: Request, services: Services) -> Answer:
@@ -22,6 +22,20 @@ async def inspect(request: Request, services: Services) -> Answer:
     return JsonReply(await services.networks.inspect(request.params["id"]))
 
 
+async def create(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.networks.create(await request.json(NetworkCreateRequest)), 201)
+
+
+async def connect(request: Request, services: Services) -> Answer:
+    await services.networks.connect(request.params["id"], await request.json(NetworkConnectRequest))
+    return Reply(200)
+
+
+async def disconnect(request: Request, services: Services) -> Answer:
+    await services.networks.disconnect(request.params["id"], await request.json(NetworkDisconnectRequest))
+    return Reply(200)
+
+
 async def remove(request: Request, services: Services) -> Answer:
     await services.networks.remove(request.params["id"])
     return NO_CONTENT
@@ -34,10 +48,10 @@ async def prune(request: Request, services: Services) -> Answer:
 ROUTES: Final = (
     Route("GET", "/networks", list_all),
     Route("GET", "/networks/", list_all),
-    Route("POST", "/networks/create", missing("creating networks")),
+    Route("POST", "/networks/create", create, finish=True),
     Route("POST", "/networks/prune", prune, since=(1, 25), finish=True),
     Route("GET", "/networks/{id}", inspect),
     Route("DELETE", "/networks/{id}", remove, finish=True),
-    Route("POST", "/networks/{id}/connect", missing("connecting networks")),
-    Route("POST", "/networks/{id}/disconnect", missing("disconnecting networks")),
+    Route("POST", "/networks/{id}/connect", connect, finish=True),
+    Route("POST", "/networks/{id}/disconnect", disconnect, finish=True),
 )

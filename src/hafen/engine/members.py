@@ -1,0 +1,56 @@
+"""Containers as networks see them: found, entered, and told what they joined; between `Networks` and the records."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from hafen.engine.guests import Attached, Guest
+from hafen.engine.paths import Paths
+from hafen.engine.records import Container, Containers
+from hafen.engine.shimlink import NetnsHandle, ShimLink, SocketSpec
+from hafen.engine.start import guest_of
+from hafen.errors import System
+from hafen.spec.wire.network import EndpointSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """What `Networks.connect` and `disconnect` need of the containers."""
+
+    containers: Containers
+    shims: ShimLink
+    paths: Paths
+
+    def find(self, ref: str) -> Container:
+        """NotFound where there is none. The caller takes its lock."""
+        return self.containers.find(ref)
+
+    def directory(self, container: Container) -> str:
+        return self.paths.ensure_container(container.id)
+
+    async def namespace(self, container: Container) -> NetnsHandle:
+        """The network namespace of a running container, and a socket in it; the caller's to close."""
+        try:
+            fd = os.open(f"/proc/{container.status.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise System(f"container {container.id}: its network namespace is gone: {error}") from error
+        try:
+            (route,) = await self.shims.sockets(fd, [SocketSpec(socket.AF_NETLINK, socket.SOCK_RAW, "", 0)])
+        except BaseException:
+            os.close(fd)
+            raise
+        return NetnsHandle(fd, route)
+
+    def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
+        """From now on the container asks for these networks."""
+        self.containers.replace(container, msgspec.structs.replace(container.record, networks=dict(networks)))
+        return guest_of(container.record)
+
+    def has(self, container: Container, attached: Attached) -> None:
+        """What the running container has now."""
+        self.containers.amend(container, networks=attached.networks, ports=attached.ports)
