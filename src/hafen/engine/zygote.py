@@ -24,6 +24,7 @@ from hafen.shim import protocol
 _MFD_EXEC = 0x0010  # linux/memfd.h, since 6.3: executable whatever vm.memfd_noexec says
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
+_ATTEMPTS = 6
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from hafen.shim.zygote import main; main(int(sys.argv[2]))"
 
 
@@ -139,7 +140,7 @@ class Zygote:
     async def sockets(self, netns_fd: int, specs: Sequence[SocketSpec]) -> list[socket.socket]:
         """Bound sockets inside a network namespace, in the order of `specs`."""
         fields = [list(spec) for spec in specs]
-        answer = await _twice(lambda: self._request("sockets", [netns_fd], specs=fields))
+        answer = await _persistently(lambda: self._request("sockets", [netns_fd], specs=fields))
         return [socket.socket(fileno=fd) for fd in answer.descriptors]
 
     def _request(self, op: str, descriptors: Sequence[int] = (), **fields: object) -> asyncio.Future[Answer]:
@@ -192,11 +193,14 @@ def _netns(answer: Answer) -> NetnsHandle:
     return NetnsHandle(netns, socket.socket(fileno=rtnetlink))
 
 
-async def _twice(ask: Callable[[], asyncio.Future[Answer]]) -> Answer:
-    try:
-        return await ask()
-    except errors.Unavailable:
-        return await ask()
+async def _persistently(ask: Callable[[], asyncio.Future[Answer]]) -> Answer:
+    """Ask the next zygote when one died over it; one that cannot start at all ends this with its error."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await ask()
+        except errors.Unavailable:
+            pass
+    return await ask()
 
 
 class _Closable(Protocol):
@@ -226,7 +230,7 @@ class _Pool(Generic[_T]):
         self._timer = asyncio.get_running_loop().call_later(self.QUIET, self.fill)
         if self._ready:
             return self._ready.popleft()
-        return self._convert(await _twice(self._ask))
+        return self._convert(await _persistently(self._ask))
 
     def fill(self) -> None:
         for _ in range(self._size - len(self._ready) - self._coming):

@@ -176,7 +176,7 @@ class AttachedClient:
         if mask & WRITE:
             self._flush()
         if mask & READ and not self.done:
-            self._read()
+            self._read(hung_up=bool(mask & GONE))
         elif mask & GONE and not self.done:
             if self._input_paused and self._reading and self.wishes.stdin:
                 self._unread_hangup = True  # it has typed, and gone: what it typed still counts
@@ -212,7 +212,7 @@ class AttachedClient:
         self._was_full = False
         self._on_room()
 
-    def _read(self) -> None:
+    def _read(self, *, hung_up: bool) -> None:
         try:
             data = self._sock.recv(READ_SIZE)
         except BlockingIOError:
@@ -224,6 +224,9 @@ class AttachedClient:
             return
         if data:
             self._typed(data)
+            return
+        if hung_up:
+            self._finish("gone")
             return
         self._reading = False  # a half-close: `docker run` without -i sends one at once
         self._update()

@@ -172,7 +172,8 @@ class Shim:
             for _, sock in clients:
                 sock.close()
             streams.close()
-            request.fail(error)
+            ended = init.code is not None
+            request.fail(errors.Conflict("the container is not running") if ended else error)
 
         self._perform(message, descriptors, made, refused)
 
@@ -309,7 +310,7 @@ class Shim:
     def _update(self, request: Request) -> None:
         self._running()
         wanted = runtime_config.decode(runtime_config.Resources, request.fields["resources"], "linux.resources")
-        self._cgroup.apply(resources.plan(wanted, self._hierarchy.version))
+        resources.impose(self._cgroup, wanted, self._hierarchy.version, update=True)
         request.ok()
 
     # --- what happens ------------------------------------------------------------------------------------------
