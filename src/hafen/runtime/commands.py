@@ -296,13 +296,7 @@ def update(store: Store, arguments: Arguments) -> int:
     if not path:
         raise InvalidArgument("update needs --resources FILE, or - for standard input")
     wanted = runtime_config.decode(Resources, _read_json(path), "resources")
-    tree = parent.hierarchy()
-    wanted, warnings = resources.fit(wanted, tree.version, tree.has)
-    _warn(warnings)
-    try:
-        cgroup_of(record).apply(resources.plan(wanted, tree.version))
-    except OSError as error:
-        raise resources.explain(error) from None
+    _warn(resources.impose(cgroup_of(record), wanted, parent.hierarchy().version, update=True))
     return 0
 
 

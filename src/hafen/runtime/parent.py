@@ -279,12 +279,7 @@ def _make_cgroup(
     cgroup = tree.create(config.linux.cgroups_path or f"/hafen/{container_id}")
     undo.callback(_remove_cgroup, cgroup)
     sequence.doing(_LIMITS)
-    wanted, warnings = resources.fit(config.linux.resources or Resources(), tree.version, tree.has)
-    try:
-        cgroup.apply(resources.plan(wanted, tree.version))
-    except OSError as error:
-        raise resources.explain(error) from None
-    return cgroup, warnings
+    return cgroup, resources.impose(cgroup, config.linux.resources or Resources(), tree.version)
 
 
 def _remove_cgroup(cgroup: Cgroup) -> None:

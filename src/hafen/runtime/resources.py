@@ -1,8 +1,8 @@
-"""OCI resources -> settings of the cgroup files, for v1 and v2; pure, applied by `kernel.cgroup`.
+"""OCI resources -> settings of the cgroup files, for v1 and v2; pure, but for `impose`, which gives them to a cgroup.
 
-    resources, warnings = fit(resources, hierarchy.version, hierarchy.has)     # what this kernel lacks is left out
-    try: cgroup.apply(plan(resources, hierarchy.version))
-    except OSError as error: raise explain(error)
+    warnings = impose(cgroup, resources, hierarchy.version)      # is:
+    resources, warnings = fit(resources, version, cgroup.has)    # what this kernel lacks is left out
+    cgroup.apply(plan(resources, version))                       # a refusal is told by `explain`
 
 Conversions are runc's (libcontainer/cgroups/utils.go, of the 1.1 line that Docker 26 ships), so that the same
 request gives the same limits: CPU shares 2..262144 to weight 1..10000, blkio weight 10..1000 to 1..10000, "memory
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from hafen.errors import Forbidden, HafenError, InvalidArgument, OutOfSpace, System
-from hafen.kernel.cgroup import Setting
+from hafen.kernel.cgroup import Cgroup, Setting
 from hafen.runtime.device_rules import device_settings
 from hafen.spec.runtime_config import (
     CPU,
@@ -33,8 +33,27 @@ _MIN_SHARES, _MAX_SHARES = 2, 262144
 _DEFAULT_PERIOD = 100_000
 
 
+def impose(cgroup: Cgroup, resources: Resources, version: int, *, update: bool = False) -> tuple[str, ...]:
+    """Limits `cgroup`; the warnings are Docker's, for limits that this kernel does not have.
+
+    An `update` changes what it names and leaves the devices as they are. InvalidArgument for a bad limit.
+    """
+    fitting, warnings = fit(resources, version, cgroup.has)
+    settings = plan(fitting, version)
+    if update:
+        settings = tuple(setting for setting in settings if not setting.file.startswith("devices."))
+    try:
+        cgroup.apply(settings)
+    except OSError as error:
+        raise explain(error) from None
+    return warnings
+
+
 def plan(resources: Resources, version: int) -> tuple[Setting, ...]:
-    """The settings in the order to apply them. InvalidArgument for what no kernel would take."""
+    """The settings in the order to apply them. InvalidArgument for what no kernel would take.
+
+    Device rules are always among them: without any, a container may use the default devices and no others.
+    """
     return tuple(_plan_v1(resources) if version == 1 else _plan_v2(resources))
 
 

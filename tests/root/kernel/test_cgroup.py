@@ -16,7 +16,7 @@ import pytest
 
 from hafen.errors import InvalidArgument
 from hafen.kernel.cgroup import Cgroup, Hierarchy, Setting, open_hierarchy
-from hafen.runtime.resources import explain, fit, plan
+from hafen.runtime.resources import explain, impose, plan
 from hafen.spec.runtime_config import CPU, BlockIO, DeviceRule, Memory, Pids, Resources, ThrottleDevice
 
 pytestmark = pytest.mark.root
@@ -74,9 +74,7 @@ class Running(subprocess.Popen[bytes]):
 
 
 def apply(hierarchy: Hierarchy, cgroup: Cgroup, resources: Resources) -> None:
-    fitting, warnings = fit(resources, hierarchy.version, cgroup.has)
-    assert not warnings
-    cgroup.apply(plan(fitting, hierarchy.version))
+    assert impose(cgroup, resources, hierarchy.version) == ()
 
 
 def wait_true(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -223,7 +221,7 @@ def attempt(path, flags):
         return 'yes'
     except OSError as error:
         return error.strerror
-for _ in range(3):
+for _ in range(4):
     print(attempt({str(node)!r}, os.O_RDONLY), attempt({str(node)!r}, os.O_WRONLY), attempt('/dev/null', os.O_RDWR),
           flush=True)
     sys.stdin.readline()
@@ -236,6 +234,9 @@ print(attempt({str(made)!r}, os.O_RDONLY), flush=True)
         no = os.strerror(errno.EPERM)
         assert running.line() == f"{no} {no} yes"
         apply(hierarchy, cgroup, Resources(devices=(DeviceRule(True, "c", 1, 11, "r"),)))
+        running.stdin.write(b"\n")
+        assert running.line() == f"yes {no} yes"
+        impose(cgroup, Resources(pids=Pids(100)), hierarchy.version, update=True)  # changes no device rule
         running.stdin.write(b"\n")
         assert running.line() == f"yes {no} yes"
         apply(hierarchy, cgroup, Resources(devices=(DeviceRule(True, "a"), DeviceRule(False, "c", 1, 11, "w"))))
