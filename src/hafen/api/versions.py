@@ -57,14 +57,21 @@ def check(version: Version) -> None:
 def encode(value: object, version: Version) -> bytes:
     """A wire struct, or a list of one kind of struct, as the JSON text that clients of `version` know."""
     sample = value[0] if isinstance(value, list) and value else value
-    changes = [change for change in _BY_SHAPE.get(type(sample), ()) if version < change.before]
-    if not changes:
-        return gojson.encode(value)
-    plain = msgspec.to_builtins(value, enc_hook=str)
-    for item in cast(list[Json], plain if isinstance(plain, list) else [plain]):
-        for change in changes:
-            change.apply(item)
+    plain = value
+    if version < _NEWEST_CHANGE.get(type(sample), OLDEST):
+        plain = msgspec.to_builtins(value)
+        for item in cast(list[Json], plain if isinstance(plain, list) else [plain]):
+            _downgrade(item, type(sample), version)
     return gojson.encode(plain)
+
+
+def _downgrade(item: Json, shape: type, version: Version) -> None:
+    for change in _BY_SHAPE.get(shape, ()):
+        if version < change.before:
+            change.apply(item)
+    for field, inner in _NESTED.get(shape, ()):
+        for part in _objects(item.get(field)):
+            _downgrade(part, inner, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,16 @@ def _each(field: str, change: Callable[[Json], None]) -> Callable[[Json], None]:
     def apply(item: Json) -> None:
         for inner in _objects(item.get(field)):
             change(inner)
+
+    return apply
+
+
+def _inside_each(field: str, change: Callable[[Json], None]) -> Callable[[Json], None]:
+    """The same for every object of a map inside."""
+
+    def apply(item: Json) -> None:
+        for inner in _object(item.get(field)).values():
+            change(_object(inner))
 
     return apply
 
@@ -241,22 +258,34 @@ CHANGES: Final[tuple[Change, ...]] = (
     Change((1, 44), image.ImageInspect, _virtual_size),
     Change((1, 44), image.ImageInspect, _defaults({"Created": "0001-01-01T00:00:00Z"})),
     Change((1, 44), image.ImageSummary, _virtual_size),
-    Change((1, 44), system.DiskUsage, _each("Images", _virtual_size)),
+    Change((1, 44), system.SystemInfo, _inside_each("Runtimes", _absent("status"))),
     Change((1, 44), container.ContainerInspect, _endpoints(_absent("DNSNames"))),
     Change((1, 44), container.ContainerSummary, _endpoints(_absent("DNSNames"))),
     Change((1, 44), system.SystemInfo, _absent("CDISpecDirs")),
     Change((1, 43), image.ImageSummary, _none_tags),
+    Change((1, 42), system.DiskUsage, _each("BuildCache", _absent("Parents"))),
     Change((1, 41), system.SystemInfo, _absent("CgroupVersion", "DefaultAddressPools")),
     Change((1, 40), system.SystemInfo, _absent("PidsLimit")),
     Change((1, 35), system.SystemVersion, _absent("Platform", "Components")),
     Change((1, 31), volume.Volume, _absent("CreatedAt")),
-    Change((1, 31), volume.VolumeListResponse, _each("Volumes", _absent("CreatedAt"))),
     Change((1, 25), container.ContainerSummary, _exited_for_removing),
     Change((1, 25), container.ContainerInspect, _exited_for_removing),
     Change((1, 25), system.SystemVersion, _absent("MinAPIVersion")),
 )
 
+# Lists of shapes that have changes of their own, inside other answers
+_NESTED: Final[dict[type, tuple[tuple[str, type], ...]]] = {
+    system.DiskUsage: (
+        ("Images", image.ImageSummary), ("Containers", container.ContainerSummary), ("Volumes", volume.Volume),
+    ),
+    volume.VolumeListResponse: (("Volumes", volume.Volume),),
+}  # fmt: skip
+
 _BY_SHAPE: Final[dict[type, tuple[Change, ...]]] = {
-    shape: tuple(change for change in CHANGES if change.shape is shape)
-    for shape in {change.shape for change in CHANGES}
+    shape: tuple(change for change in CHANGES if change.shape is shape) for shape in {one.shape for one in CHANGES}
+}
+
+_NEWEST_CHANGE: Final[dict[type, Version]] = {
+    **{shape: max(change.before for change in changes) for shape, changes in _BY_SHAPE.items()},
+    **dict.fromkeys(_NESTED, NEWEST),
 }

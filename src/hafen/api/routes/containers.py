@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from hafen.api import oldrequests
 from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request, StreamReply
 from hafen.api.router import Route
 from hafen.api.stream import JSON, lines
@@ -27,7 +28,7 @@ async def create(request: Request, services: Services) -> Answer:
     plain = gojson.parse(await request.json_text())
     if plain is None:
         raise InvalidArgument("config cannot be empty in order to create a container")
-    config = gojson.read(plain, container.CreateRequest)
+    config = oldrequests.create(gojson.read(plain, container.CreateRequest), request.version)
     name = request.query.text("name") or None
     created = await services.create.create(name, config, request.query.text("platform") or None)
     return JsonReply(created, 201)
@@ -92,7 +93,7 @@ async def rename(request: Request, services: Services) -> Answer:
 
 
 async def update(request: Request, services: Services) -> Answer:
-    config = await request.json(container.UpdateRequest)
+    config = oldrequests.update(await request.json(container.UpdateRequest), request.version)
     return JsonReply(await services.inspect.update(request.params["id"], config))
 
 

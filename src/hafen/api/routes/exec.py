@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hafen.api import hijack
+from hafen.api import hijack, oldrequests
 from hafen.api.message import Answer, JsonReply, Reply, Request
 from hafen.api.router import Route
 from hafen.api.routes.streams import size
@@ -15,7 +15,7 @@ from hafen.spec.wire.image import IdResponse
 
 
 async def create(request: Request, services: Services) -> Answer:
-    config = await request.json(ExecConfig)
+    config = oldrequests.exec_config(await request.json(ExecConfig), request.version)
     if not config.cmd:
         raise InvalidArgument("No exec command specified")
     return JsonReply(IdResponse(id=await services.exec.create(request.params["id"], config)), 201)
