@@ -129,8 +129,9 @@ class AttachedClient:
         else:
             self._backlog.append(memoryview(data))
             self._backlog_size += len(data)
-        if self.full and self._stall is None:
+        if self.full:
             self._was_full = True
+        if self.full and self._stall is None:
             self._stall = self._loop.after(STALL, self._check_stall)
         self._update()
 
