@@ -135,6 +135,7 @@ class Database:
         # 0600 from the start: container records hold environment variables, and those hold passwords.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._undo: list[Callable[[], None]] = []
+        self._done: list[Callable[[], None]] = []
         self._connection = sqlite3.connect(self.path, timeout=2, isolation_level=None, cached_statements=512)
         try:
             self._open(migrations)
@@ -214,6 +215,13 @@ class Database:
         if self.in_transaction():
             self._undo.append(action)
 
+    def when_done(self, action: Callable[[], None]) -> None:
+        """Call `action` once nothing can undo what was done so far: after the outermost commit; now, outside of one."""
+        if self.in_transaction():
+            self._done.append(action)
+        else:
+            action()
+
     @contextmanager
     def transaction(self, durable: bool = True) -> Iterator[None]:
         """Everything inside happens or nothing. Inside another transaction it is a part of that one, undone alone
@@ -226,7 +234,7 @@ class Database:
                 run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             begin, commit, undo = "BEGIN IMMEDIATE", "COMMIT", ["ROLLBACK"]
-        actions = len(self._undo)
+        actions, later = len(self._undo), len(self._done)
         try:
             run(begin)
             yield
@@ -235,6 +243,7 @@ class Database:
             if self.in_transaction():  # SQLite itself rolls back after some errors, a full disk for one
                 for statement in undo:
                     run(statement)
+            del self._done[later:]
             while len(self._undo) > actions:
                 self._undo.pop()()
             if isinstance(error, sqlite3.OperationalError):
@@ -242,6 +251,9 @@ class Database:
             raise
         if not self.in_transaction():
             self._undo.clear()
+            done, self._done = self._done, []
+            for action in done:
+                action()
 
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Run one statement. Outside of a transaction it is one of its own, not synced."""

@@ -19,25 +19,18 @@ Mount options, as far as the kernel's own default (a module parameter) is anothe
 `trusted.overlay.*` attributes are never taken from an archive, so nothing in a layer can speak to the kernel.
 """
 
-import contextlib
-import logging
 import os
-import shutil
 import stat
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import count
 
-from hafen.errors import Conflict, InvalidArgument, NotFound
+from hafen.errors import InvalidArgument
 from hafen.kernel import mount
 from hafen.spec.runtime_config import RootMount
 from hafen.storage import merge
 from hafen.storage.database import Database
-from hafen.storage.snapshot import Change, SnapshotInfo, Usage
-
-log = logging.getLogger(__name__)
+from hafen.storage.directories import DirectorySnapshots, Row
+from hafen.storage.snapshot import Change, Usage
 
 _PARAMETERS = "/sys/module/overlay/parameters"
 _OFF = ("index", "metacopy", "redirect_dir")
@@ -56,16 +49,7 @@ def options_beside_default(parameters: str = _PARAMETERS) -> tuple[str, ...]:
     return tuple(needed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    number: int
-    parent: str | None
-    committed: bool
-    lower: str | None
-    created_at: float
-
-
-class OverlaySnapshotter:
+class OverlaySnapshotter(DirectorySnapshots):
     """See `snapshot.Snapshotter`."""
 
     name = "overlay"
@@ -73,86 +57,31 @@ class OverlaySnapshotter:
     def __init__(self, database: Database, root: str) -> None:
         if ":" in root or "," in root or "\\" in root:
             raise InvalidArgument(f"data root {root!r}: overlayfs cannot be told of paths with ':', ',' or '\\'")
-        self._database = database
-        self._root = root
-        os.makedirs(root, mode=0o711, exist_ok=True)
+        super().__init__(database, root)
         self._options = options_beside_default()
-        self._rows: dict[str, _Row] = {}
         self._lowers: dict[str, tuple[str, ...]] = {}
-        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-snapshots")
-        rows = database.query("SELECT key, number, parent, kind, lower, created_at FROM snapshots")
-        for key, number, parent, kind, lower, created_at in rows:
-            assert isinstance(key, str)
-            assert isinstance(number, int)
-            assert isinstance(created_at, float)
-            self._rows[key] = _Row(
-                number, None if parent is None else str(parent), kind == "committed",
-                None if lower is None else str(lower), created_at,
-            )  # fmt: skip
-        highest = max((int(name) for name in os.listdir(root) if name.isdigit()), default=0)
-        self._numbers = count(max(highest, max((row.number for row in self._rows.values()), default=0)) + 1)
 
-    def close(self) -> None:
-        """Wait for the deletions in the background."""
-        self._remover.shutdown(wait=True)
-
-    def wait_removed(self) -> None:
-        """Until everything removed so far is off the disk."""
-        self._remover.submit(lambda: None).result()
-
-    # -- look-ups
-
-    def _row(self, key: str) -> _Row:
-        row = self._rows.get(key)
-        if row is None:
-            raise NotFound(f"snapshot {key} does not exist")
-        return row
-
-    def info(self, key: str) -> SnapshotInfo:
-        row = self._row(key)
-        return SnapshotInfo(key, row.parent, row.committed, row.created_at)
-
-    def all(self) -> list[SnapshotInfo]:
-        return [self.info(key) for key in self._rows]
-
-    def has(self, key: str) -> bool:
-        """Whether there is a snapshot of that key."""
-        return key in self._rows
-
-    def _directory(self, number: int) -> str:
-        return f"{self._root}/{number}"
-
-    def directory(self, key: str) -> str:
-        return self._own(self._row(key))[0]
+    def _changed(self, key: str) -> None:
+        self._lowers.pop(key, None)
 
     def layer_directories(self, key: str) -> list[str]:
         row = self._row(key)
         return [*self._own(row), *self._below(row)]
 
-    def _below(self, row: _Row) -> tuple[str, ...]:
+    def _below(self, row: Row) -> tuple[str, ...]:
         return () if row.parent is None else self._lower(row.parent)
-
-    def _own(self, row: _Row) -> tuple[str, ...]:
-        if row.lower is not None:
-            return tuple(row.lower.split(":"))
-        return (f"{self._directory(row.number)}/fs",)
 
     def _lower(self, key: str) -> tuple[str, ...]:
         """Directories of a committed snapshot, top first; they never change, so they are remembered."""
         found = self._lowers.get(key)
         if found is None:
-            row = self._row(key)
-            if not row.committed:
-                raise Conflict(f"snapshot {key} is still being written and cannot be a parent")
+            row = self._committed(key)
             found = (*self._own(row), *self._below(row))
             self._lowers[key] = found
         return found
 
-    # -- life
-
     def prepare(self, key: str, parent: str | None) -> tuple[RootMount, ...]:
-        if key in self._rows:
-            raise Conflict(f"snapshot {key} exists already")
+        self._absent(key)
         lower = () if parent is None else self._lower(parent)
         number = next(self._numbers)
         directory = self._directory(number)
@@ -169,15 +98,6 @@ class OverlaySnapshotter:
         self._insert(number, key, parent, "active", None)
         return self.mounts(key)
 
-    def _insert(self, number: int, key: str, parent: str | None, kind: str, lower: str | None) -> None:
-        now = time.time()
-        self._database.execute(
-            "INSERT INTO snapshots (number, key, parent, kind, lower, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (number, key, parent, kind, lower, now),
-        )
-        self._rows[key] = _Row(number, parent, kind == "committed", lower, now)
-        self._database.if_undone(lambda: self._forget(key, number))
-
     def mounts(self, key: str) -> tuple[RootMount, ...]:
         row = self._row(key)
         directory = self._directory(row.number)
@@ -192,38 +112,9 @@ class OverlaySnapshotter:
         options = (f"lowerdir={':'.join(lower)}", f"upperdir={directory}/fs", f"workdir={directory}/work")
         return (RootMount("overlay", "overlay", options + self._options),)
 
-    def remove(self, key: str) -> None:
-        row = self._row(key)
-        child = next((other for other, below in self._rows.items() if below.parent == key), None)
-        if child is not None:
-            raise Conflict(f"snapshot {key} is the parent of {child}")
-        self._database.execute("DELETE FROM snapshots WHERE key = ?", (key,))
-        # Without its row a directory means nothing: numbers are not used twice. So it needs no renaming, and should the
-        # engine die before it is gone, `recover` deletes it.
-        del self._rows[key]
-        self._lowers.pop(key, None)
-        self._remover.submit(_delete, self._directory(row.number))
-
-    def stage(self) -> str:
-        directory = self._directory(next(self._numbers))
-        os.mkdir(directory, 0o700)
-        os.mkdir(f"{directory}/fs", 0o755)
-        return f"{directory}/fs"
-
-    def unstage(self, directory: str) -> None:
-        self._remover.submit(_delete, os.path.dirname(directory))
-
     def adopt(self, directory: str, parents: Sequence[str], implicit: Sequence[str]) -> str:
         describe_implied(directory, parents, implicit)
         return directory
-
-    def register(self, directory: str, key: str, parent: str | None) -> None:
-        if key in self._rows:
-            raise Conflict(f"snapshot {key} exists already")
-        if parent is not None:
-            self._lower(parent)
-        number = int(os.path.basename(os.path.dirname(directory)))
-        self._insert(number, key, parent, "committed", None)
 
     def register_root(self, key: str, directories: Sequence[str]) -> None:
         lower = ":".join(directories)
@@ -235,37 +126,11 @@ class OverlaySnapshotter:
             self._rows[key] = replace(row, lower=lower)
             self._lowers.clear()
 
-    def recover(self) -> list[str]:
-        known = {str(row.number) for row in self._rows.values()}
-        stray = [f"{self._root}/{name}" for name in os.listdir(self._root) if name not in known]
-        for directory in stray:
-            self._remover.submit(_delete, directory)
-        return stray
-
-    def _forget(self, key: str, number: int) -> None:
-        """The transaction that had made the row was undone."""
-        self._rows.pop(key, None)
-        self._lowers.pop(key, None)
-        self._remover.submit(_delete, self._directory(number))
-
     def tree(self, key: str) -> "OverlayTree":
         row = self._row(key)
         directory = self._directory(row.number)
         own, *below = self.layer_directories(key)
-        return OverlayTree(own, tuple(below), None if row.committed else f"{directory}/work")
-
-
-def _delete(directory: str) -> None:
-    """Delete a snapshot's directory; what cannot be deleted is logged, and tried again on the next start."""
-
-    def failed(_: object, path: str, info: object) -> None:
-        log.warning("cannot delete %s of a removed snapshot: %s", path, info)
-
-    if os.path.isdir(directory) and not os.path.islink(directory):
-        shutil.rmtree(directory, onerror=failed)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory)
+        return OverlayTree(own, tuple(below), None if row.committed else f"{directory}/work", self._options)
 
 
 def describe_implied(directory: str, parents: Sequence[str], implicit: Sequence[str]) -> None:
@@ -291,6 +156,7 @@ class OverlayTree:
     upper: str
     lower: tuple[str, ...]
     work: str | None
+    options: tuple[str, ...] = ()
 
     def usage(self) -> Usage:
         return merge.usage(self.upper)
@@ -301,9 +167,10 @@ class OverlayTree:
     def open_root(self, *, readonly: bool = True) -> int:
         if not self.lower:
             return mount.bind_fd(self.upper, recursive=False)
+        extra = tuple((name, value) for name, _, value in (option.partition("=") for option in self.options))
         if readonly or self.work is None:
-            return mount.overlay_fd((self.upper, *self.lower), None, None, readonly=True)
-        return mount.overlay_fd(self.lower, self.upper, self.work)
+            return mount.overlay_fd((self.upper, *self.lower), None, None, readonly=True, extra=extra)
+        return mount.overlay_fd(self.lower, self.upper, self.work, extra=extra)
 
     def changes(self) -> Iterator[Change]:
         return merge.changes(self.upper, self.lower)

@@ -1,0 +1,172 @@
+"""What snapshotters of directories share: numbered directories, their rows, and removal in the background.
+
+A directory `<root>/<n>` holds `fs` (the files), `work` (overlayfs' own) and `kept` (contents that only a layer's recipe
+needs). Numbers are never used twice, so a directory whose row is gone means nothing to anybody.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+
+from hafen.errors import Conflict, NotFound
+from hafen.storage.database import Database
+from hafen.storage.snapshot import SnapshotInfo
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A snapshot; `lower` are directories of the machine, joined by colons, in place of its own."""
+
+    number: int
+    parent: str | None
+    committed: bool
+    lower: str | None
+    created_at: float
+
+
+class DirectorySnapshots:
+    """Rows and directories of one driver. Loop thread only, but for `stage` and `unstage`."""
+
+    def __init__(self, database: Database, root: str) -> None:
+        self._database = database
+        self._root = root
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        self._rows: dict[str, Row] = {}
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-snapshots")
+        rows = database.query("SELECT key, number, parent, kind, lower, created_at FROM snapshots")
+        for key, number, parent, kind, lower, created_at in rows:
+            assert isinstance(key, str)
+            assert isinstance(number, int)
+            assert isinstance(created_at, float)
+            self._rows[key] = Row(
+                number, None if parent is None else str(parent), kind == "committed",
+                None if lower is None else str(lower), created_at,
+            )  # fmt: skip
+        highest = max((int(name) for name in os.listdir(root) if name.isdigit()), default=0)
+        self._numbers = count(max(highest, max((row.number for row in self._rows.values()), default=0)) + 1)
+
+    def close(self) -> None:
+        """Wait for the deletions in the background."""
+        self._remover.shutdown(wait=True)
+
+    def wait_removed(self) -> None:
+        """Until everything removed so far is off the disk."""
+        self._remover.submit(lambda: None).result()
+
+    def _row(self, key: str) -> Row:
+        row = self._rows.get(key)
+        if row is None:
+            raise NotFound(f"snapshot {key} does not exist")
+        return row
+
+    def _committed(self, key: str) -> Row:
+        """The row of a snapshot that others may build on."""
+        row = self._row(key)
+        if not row.committed:
+            raise Conflict(f"snapshot {key} is still being written and cannot be a parent")
+        return row
+
+    def _absent(self, key: str) -> None:
+        if key in self._rows:
+            raise Conflict(f"snapshot {key} exists already")
+
+    def info(self, key: str) -> SnapshotInfo:
+        row = self._row(key)
+        return SnapshotInfo(key, row.parent, row.committed, row.created_at)
+
+    def all(self) -> list[SnapshotInfo]:
+        return [self.info(key) for key in self._rows]
+
+    def has(self, key: str) -> bool:
+        """Whether there is a snapshot of that key."""
+        return key in self._rows
+
+    def _directory(self, number: int) -> str:
+        return f"{self._root}/{number}"
+
+    def _own(self, row: Row) -> tuple[str, ...]:
+        """What the snapshot itself consists of, top first."""
+        if row.lower is not None:
+            return tuple(row.lower.split(":"))
+        return (f"{self._directory(row.number)}/fs",)
+
+    def directory(self, key: str) -> str:
+        return self._own(self._row(key))[0]
+
+    def _changed(self, key: str) -> None:
+        """A key went away: forget what was derived from it."""
+
+    def _insert(self, number: int, key: str, parent: str | None, kind: str, lower: str | None) -> None:
+        now = time.time()
+        self._database.execute(
+            "INSERT INTO snapshots (number, key, parent, kind, lower, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (number, key, parent, kind, lower, now),
+        )
+        self._rows[key] = Row(number, parent, kind == "committed", lower, now)
+        self._database.if_undone(lambda: self._forget(key, number))
+
+    def remove(self, key: str) -> None:
+        row = self._row(key)
+        if row.committed:
+            child = next((other for other, below in self._rows.items() if below.parent == key), None)
+            if child is not None:
+                raise Conflict(f"snapshot {key} is the parent of {child}")
+        self._database.execute("DELETE FROM snapshots WHERE key = ?", (key,))
+        del self._rows[key]
+        self._changed(key)
+        self._database.if_undone(lambda: self._rows.update({key: row}))
+        # Without its row a directory means nothing, so it needs no renaming first; should the engine die before it is
+        # gone, `recover` deletes it.
+        self._database.when_done(lambda: self._delete_later(self._directory(row.number)))
+
+    def _delete_later(self, directory: str) -> None:
+        self._remover.submit(_delete, directory)
+
+    def stage(self) -> str:
+        directory = self._directory(next(self._numbers))
+        os.mkdir(directory, 0o700)
+        os.mkdir(f"{directory}/fs", 0o755)
+        return f"{directory}/fs"
+
+    def unstage(self, directory: str) -> None:
+        self._delete_later(os.path.dirname(directory))
+
+    def register(self, directory: str, key: str, parent: str | None) -> None:
+        self._absent(key)
+        if parent is not None:
+            self._committed(parent)
+        number = int(os.path.basename(os.path.dirname(directory)))
+        self._insert(number, key, parent, "committed", None)
+
+    def recover(self) -> list[str]:
+        known = {str(row.number) for row in self._rows.values()}
+        stray = [f"{self._root}/{name}" for name in os.listdir(self._root) if name not in known]
+        for directory in stray:
+            self._delete_later(directory)
+        return stray
+
+    def _forget(self, key: str, number: int) -> None:
+        """The transaction that had made the row was undone."""
+        self._rows.pop(key, None)
+        self._changed(key)
+        self._delete_later(self._directory(number))
+
+
+def _delete(directory: str) -> None:
+    """Delete a snapshot's directory; what cannot be deleted is logged, and tried again on the next start."""
+
+    def failed(_: object, path: str, info: object) -> None:
+        log.warning("cannot delete %s of a removed snapshot: %s", path, info)
+
+    if os.path.isdir(directory) and not os.path.islink(directory):
+        shutil.rmtree(directory, onerror=failed)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(directory)
