@@ -86,7 +86,7 @@ def _converse(
     ours: Channel, launched: process.Child, cgroup: Cgroup, warnings: tuple[str, ...], undo: ExitStack
 ) -> Running:
     """Until it has executed."""
-    message = receive(ours, launched.pidfd)
+    message = receive(ours, launched.pidfd, cgroup)
     if message.kind != "ready":
         raise System(f"the process said {message.kind!r}")
     console = message.descriptors[0] if message.descriptors else None

@@ -39,9 +39,15 @@ class MountRoot(NamedTuple):
         kinds = ", ".join(layer.type for layer in self.layers) or "bind"
         return f"mounting the root file system ({kinds}) at {self.path}"
 
+    def open_layers(self) -> list[int | None]:
+        """Each layer as a detached mount, None where this kernel can only mount it on a path."""
+        return [_detached_layer(layer) for layer in self._layers()]
+
+    def _layers(self) -> tuple[RootMount, ...]:
+        return self.layers or (RootMount("bind", self.path, ("rbind",)),)
+
     def perform(self, stage: Stage) -> None:
-        for layer in self.layers or (RootMount("bind", self.path, ("rbind",)),):
-            fd = _detached_layer(layer)
+        for layer, fd in zip(self._layers(), stage.root_layers or self.open_layers(), strict=True):
             if fd is None:
                 _mount_layer_by_path(layer, self.path)
                 fd = os.open(self.path, k.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -152,11 +158,14 @@ class Bind(NamedTuple):
         return f"bind-mounting {self.source}{mode} at {self.destination}"
 
     def open_source(self, bundle: str) -> int:
-        """The detached mount, not yet configured: before the namespace stops to share, or while ids are the host's."""
+        """The detached mount, its ids mapped, nothing else configured."""
         try:
-            return mount.bind_fd(posixpath.join(bundle, self.source), recursive=self.options.recursive)
+            fd = mount.bind_fd(posixpath.join(bundle, self.source), recursive=self.options.recursive)
         except FileNotFoundError:
             raise InvalidArgument(f"bind source path does not exist: {self.source}") from None
+        if self.uid_mappings:
+            self._map_ids(fd)
+        return fd
 
     @property
     def is_shared(self) -> bool:
@@ -168,8 +177,6 @@ class Bind(NamedTuple):
         if fd < 0:
             fd = self.open_source(stage.bundle)
         options = self.options
-        if self.uid_mappings:
-            self._map_ids(fd)
         if options.set or options.clear:
             mount.mount_setattr(fd, set=options.set, clear=options.clear)
         if options.set_all or options.clear_all:

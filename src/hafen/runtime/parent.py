@@ -26,8 +26,9 @@ from hafen.kernel.process import Child
 from hafen.runtime import child, hooks, identity, resources
 from hafen.runtime.child import Order
 from hafen.runtime.child import Stdio as Stdio
-from hafen.runtime.mounts import Bind, id_maps
+from hafen.runtime.mounts import Bind, MountRoot, id_maps
 from hafen.runtime.plan import Plan, plan
+from hafen.runtime.program import failed
 from hafen.runtime.stage import Phase, Stage, Step, typed
 from hafen.runtime.sync import Channel, Message
 from hafen.spec.runtime_config import Config, Resources, RootMount
@@ -130,7 +131,7 @@ class Created:
 
     def wait_ready(self, sequence: "_Sequence") -> None:
         """Converse until the child stands right before execve."""
-        while (message := receive(self._channel, self.pidfd)).kind != "ready":
+        while (message := receive(self._channel, self.pidfd, self.cgroup)).kind != "ready":
             if message.kind != "hooks":
                 raise System(f"the container's process said {message.kind!r}")
             state = {**self._state, "status": "creating"}
@@ -234,7 +235,7 @@ def _create(
             state = hooks.state(config, container_id, bundle)
             # With a joined user namespace a process inside it clones: it may not name the cgroup, only use entries.
             clone_fd, entries = open_cgroup(cgroup, opened, by_clone="user" not in dict(the_plan.joined))
-            sources = _open_sources(the_plan, bundle, opened)
+            sources, root_layers = _open_sources(the_plan, bundle, sequence, opened)
             order = Order(
                 the_plan.process, config, state, stdio, program, flags, entries, waits, options.gate, options.report,
                 options.preserved, options.dies_with_parent, f"_ses.{container_id}" if options.keyring else "",
@@ -244,7 +245,7 @@ def _create(
                 ours.close()
                 stage = Stage(
                     theirs, bundle=bundle, state=state, cgroup_mounts=cgroup.mounts(), sources=sources,
-                    user_namespace=the_plan.user_namespace, trace=options.trace,
+                    root_layers=root_layers, user_namespace=the_plan.user_namespace, trace=options.trace,
                 )  # fmt: skip
                 child.become(stage, order, the_plan)
 
@@ -296,15 +297,28 @@ def open_cgroup(cgroup: Cgroup, opened: ExitStack, *, by_clone: bool = True) -> 
     return clone_fd, entries
 
 
-def _open_sources(the_plan: Plan, bundle: str, opened: ExitStack) -> dict[Step, int]:
-    """With a user namespace the child may not be allowed to reach what it is to bind: we open it here."""
+def _open_sources(
+    the_plan: Plan, bundle: str, sequence: "_Sequence", opened: ExitStack
+) -> tuple[dict[Step, int], list[int | None] | None]:
+    """Mounts that the child could not make: sources of binds, and the layers of the root.
+
+    With a user namespace it may not reach what it is to bind, and an overlay would lack the privileges that its upper
+    directory needs; to map ids we need a process whose pid the host's procfs shows.
+    """
     sources: dict[Step, int] = {}
-    if the_plan.user_namespace:
-        for step in the_plan.steps:
-            if isinstance(step, Bind) and step not in sources:
-                sources[step] = step.open_source(bundle)
-                opened.callback(os.close, sources[step])
-    return sources
+    layers: list[int | None] | None = None
+    for step in the_plan.steps:
+        if isinstance(step, Bind) and step not in sources and (the_plan.user_namespace or step.uid_mappings):
+            sequence.current = step
+            sources[step] = step.open_source(bundle)
+            opened.callback(os.close, sources[step])
+        elif isinstance(step, MountRoot) and the_plan.user_namespace:
+            sequence.current = step
+            layers = step.open_layers()
+            for fd in layers:
+                if fd is not None:
+                    opened.callback(os.close, fd)
+    return sources, layers
 
 
 def _settle(created: Created, config: Config, the_plan: Plan, ours: Channel, sequence: _Sequence) -> None:
@@ -320,10 +334,12 @@ def _settle(created: Created, config: Config, the_plan: Plan, ours: Channel, seq
         created.warnings += [warning] if warning else []
 
 
-def receive(channel: Channel, pidfd: int) -> Message:
+def receive(channel: Channel, pidfd: int, cgroup: Cgroup) -> Message:
     """The child's next message; StartFailed with how it ended where there is none."""
     message = channel.receive()
     if message is None:
+        if cgroup.oom_kills():
+            raise failed("container init was OOM-killed (memory limit too low?)", 128)
         raise StartFailed(f"the container's process ended during set-up: {_how_it_ended(pidfd)}")
     return message
 

@@ -51,6 +51,7 @@ class Stage:
         state: dict[str, Any],
         cgroup_mounts: tuple[CgroupMount, ...] = (),
         sources: dict[Step, int] | None = None,
+        root_layers: "list[int | None] | None" = None,
         user_namespace: bool = False,
         trace: bool = False,
     ) -> None:
@@ -59,6 +60,7 @@ class Stage:
         self.state = state  # for hooks: the OCI state of this container
         self.cgroup_mounts = cgroup_mounts
         self.sources = sources if sources is not None else {}  # of bind steps: mounts opened beforehand
+        self.root_layers = root_layers  # the same for the root
         self.user_namespace = user_namespace
         self.root = -1  # O_PATH descriptor of the container's root
         self.proc = -1  # the host's procfs, verified
