@@ -164,9 +164,9 @@ class _Run:
         try:
             return function(*arguments)
         except TemplateError as error:
-            raise self._error(head, head.name, f"error calling {head.name}: {error}") from None
+            raise self._error(head, head.source, f"error calling {head.name}: {error}") from None
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise self._error(head, head.name, f"wrong arguments for {head.name}: {error}") from None
+            raise self._error(head, head.source, f"wrong arguments for {head.name}: {error}") from None
 
     def _operand(self, operand: Operand, dot: object) -> object:
         if isinstance(operand, Literal):
@@ -202,7 +202,7 @@ class _Run:
             if len(folded) == 1 and name[0].isupper():
                 return value[folded[0]]  # Go's field is `ID` where JSON has `Id`
             if self._strict and not free_names:
-                raise self._error(operand, operand.source, f'map has no entry for key "{name}"')
+                raise self._error(operand, operand.source, f'map has no entry for key "{name}"', name)
             return NO_VALUE
         if value is None or value is NO_VALUE:
             if self._strict:
@@ -211,9 +211,11 @@ class _Run:
         kind = "string" if isinstance(value, str) else "int" if isinstance(value, int) else "[]interface {}"
         raise self._error(operand, operand.source, f"can't evaluate field {name} in type {kind}")
 
-    def _error(self, node: Operand, source: str, problem: str) -> TemplateError:
-        line = self._text.count("\n", 0, node.at) + 1
-        column = node.at - (self._text.rfind("\n", 0, node.at) + 1)
+    def _error(self, node: Operand, source: str, problem: str, field: str = "") -> TemplateError:
+        """Go points at the start of the command, or at the one field of several that is not there."""
+        at = node.at + max(node.source.find(f".{field}"), 0) if field and isinstance(node, Fields) else node.at
+        line = self._text.count("\n", 0, at) + 1
+        column = at - (self._text.rfind("\n", 0, at) + 1)
         return TemplateError(f'template: :{line}:{column}: executing "" at <{source}>: {problem}')
 
 
@@ -249,6 +251,10 @@ def _inner(value: object) -> str:
 def to_json(value: object) -> str:
     if isinstance(value, Row):
         value = {name: item for name, item in sorted(value.items()) if not callable(item)}
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        for mark in "<>&":  # Go's json.Marshal, which rows go through, makes text safe for HTML
+            text = text.replace(mark, f"\\u{ord(mark):04x}")
+        return text
     return json.dumps(None if value is NO_VALUE else value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -258,7 +264,7 @@ def _index(value: object, *keys: object) -> object:
             value = value.get(key, "" if all(isinstance(item, str) for item in value.values()) else None)
         elif isinstance(value, list | tuple | str) and isinstance(key, int):
             if not 0 <= key < len(value):
-                raise TemplateError("reflect: slice index out of range")
+                raise TemplateError(f"index out of range: {key}")
             value = ord(value[key]) if isinstance(value, str) else value[key]
         elif value is None or value is NO_VALUE:
             raise TemplateError("index of untyped nil")

@@ -287,3 +287,21 @@ _MANY: dict[str, Validator] = {"filter": _filter}
 def as_map(items: Sequence[str]) -> dict[str, str]:
     """`["a=b", "c"]` as `{"a": "b", "c": ""}`, as Docker reads labels and options."""
     return {name: value for name, _, value in (item.partition("=") for item in items)}
+
+
+def moment(flags: Flags, name: str) -> str:
+    """--since and --until: a time, or how long ago, as seconds since 1970, which is all that the engine takes."""
+    text = flags.text(name)
+    if not text:
+        return ""
+    import time
+
+    from hafen.spec.units import parse_timestamp
+
+    try:
+        nanoseconds = parse_timestamp(text, time.time_ns())
+    except InvalidArgument:
+        raise InvalidArgument(
+            f'invalid value for "{name}": failed to parse value as time or duration: "{text}"'
+        ) from None
+    return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}"

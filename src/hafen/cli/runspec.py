@@ -13,6 +13,9 @@ from hafen.errors import InvalidArgument
 
 def request(flags: Flags, image: str, command: list[str], environ: Mapping[str, str]) -> Document:
     """The whole body. Everything is checked that docker checks before it asks the engine."""
+    policy = flags.text("pull", "missing")
+    if policy not in ("always", "missing", "never"):
+        raise InvalidArgument(f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"')
     networks = attachments(flags)
     body = _config(flags, image, command, environ)
     body["HostConfig"] = _host_config(flags, networks[0].target)
@@ -206,6 +209,11 @@ def _one_of(flags: Flags, name: str, known: Iterable[str], message: str) -> str:
 
 def _absolute_bind(text: str) -> str:
     """Docker resolves what starts with a dot, on the client's side; all else is the engine's business."""
+    parts = text.split(":")
+    if "" in parts[:3]:
+        raise InvalidArgument(f"invalid spec: {text}: empty section between colons")
+    if len(parts) > 3 and len(parts[0]) > 1:  # docker takes one letter for a drive
+        raise InvalidArgument(f"invalid spec: {text}: too many colons")
     source, _, rest = text.partition(":")
     return f"{os.path.abspath(source)}:{rest}" if source.startswith(".") else text
 

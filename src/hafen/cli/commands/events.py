@@ -4,6 +4,7 @@ from datetime import datetime
 
 from hafen.cli.command import Call, Command
 from hafen.cli.evaluate import Template, to_json
+from hafen.cli.flags import moment
 from hafen.cli.formats import evaluated, parse_failure, unescape
 from hafen.cli.output import out
 from hafen.cli.template import TemplateError
@@ -21,7 +22,7 @@ def _events(call: Call) -> int:
         except TemplateError as error:
             raise parse_failure(error) from None
     response = system.events(
-        call.engine, since=flags.text("since"), until=flags.text("until"), filters=flags.values("filter")
+        call.engine, since=moment(flags, "since"), until=moment(flags, "until"), filters=flags.values("filter")
     )
     for event in call.engine.documents(response):
         out(evaluated(template, event) if template else to_json(event) if form else line(event))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from hafen.cli import terminal
 from hafen.cli.command import Call, Command
+from hafen.cli.flags import moment
 from hafen.cli.output import out
 from hafen.cli.progress import ByteBar
 from hafen.client import containers
@@ -20,7 +21,7 @@ def _logs(call: Call) -> int:
     flags = call.flags
     tty = bool(containers.inspect(call.engine, call.arguments[0])["Config"]["Tty"])
     response = containers.logs(call.engine, call.arguments[0], {
-        "stdout": True, "stderr": True, "since": flags.text("since"), "until": flags.text("until"),
+        "stdout": True, "stderr": True, "since": moment(flags, "since"), "until": moment(flags, "until"),
         "timestamps": flags.on("timestamps"), "follow": flags.on("follow"), "tail": flags.text("tail", "all"),
         "details": flags.on("details"),
     })  # fmt: skip
@@ -67,7 +68,7 @@ def _port(call: Call) -> int:
             raise InvalidArgument(f"invalid port: '{number}'")
         key = f"{number}/{(protocol or 'tcp').lower()}"
         if not ports.get(key):
-            raise NotFound(f"Error: No public port '{key}' published for {reference}")
+            raise NotFound(f"Error: No public port '{wanted[0]}' published for {reference}")
         lines = [_address(binding) for binding in ports[key]]
     else:
         lines = [f"{key} -> {_address(binding)}" for key in ports for binding in ports[key] or []]

@@ -12,12 +12,20 @@ from hafen.client import containers, images, networks, volumes
 from hafen.client.engine import Document
 from hafen.errors import HafenError, InvalidArgument, NotFound, Unavailable
 
+BAD_TEMPLATE = 64
+
 Getter = Callable[[str], Document]
 
 
 def _show(call: Call, get: Getter) -> int:
     """What was found is printed, then what was not is reported."""
     form = call.flags.text("format")
+    if form and form != "json":
+        try:
+            Template(form)
+        except TemplateError as error:
+            err(f"template parsing error: {error}")
+            return BAD_TEMPLATE
     found: list[Document] = []
     problems: list[str] = []
     for reference in call.arguments:
@@ -40,10 +48,7 @@ def _formatted(form: str, found: list[Document]) -> None:
     if form == "json":
         sys.stdout.write(to_json(found) + "\n")
         return
-    try:
-        template = Template(form)
-    except TemplateError as error:
-        raise InvalidArgument(f"template parsing error: {error}") from None
+    template = Template(form)
     if not found:
         sys.stdout.write("\n")
     for document in found:
@@ -88,8 +93,9 @@ def _any(call: Call) -> int:
             try:
                 return getters[candidate](name)
             except NotFound:
-                continue
-        raise NotFound(f"Error: No such {kind or 'object'}: {name}")
+                if kind:
+                    raise
+        raise NotFound(f"Error: No such object: {name}")
 
     return _show(call, first)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from hafen.cli.command import Call, Command
-from hafen.cli.output import out
+from hafen.cli.output import err, out
 from hafen.cli.report import report
 from hafen.client import containers
 from hafen.client.engine import Query
@@ -13,8 +13,11 @@ from hafen.errors import HafenError, InvalidArgument, NotFound, NotModified
 CONTAINERS = "CONTAINER [CONTAINER...]"
 
 
-def each(references: list[str], action: Callable[[str], object]) -> int:
-    """Every one is tried; what went well is printed, what did not is reported and makes the exit code 1."""
+def each(references: list[str], action: Callable[[str], object], *, excused: type[HafenError] | None = None) -> int:
+    """Every one is tried; what went well is printed, what did not is reported and makes the exit code 1.
+
+    An `excused` error is reported, and leaves the exit code alone.
+    """
     code = 0
     for reference in references:
         try:
@@ -23,7 +26,8 @@ def each(references: list[str], action: Callable[[str], object]) -> int:
             out(reference)
         except HafenError as error:
             report(error)
-            code = 1
+            if excused is None or not isinstance(error, excused):
+                code = 1
         else:
             out(reference)
     return code
@@ -62,7 +66,12 @@ def _rename(call: Call) -> int:
     old, new = (name.strip() for name in call.arguments)
     if not (old and new):
         raise InvalidArgument("Error: Neither old nor new names may be empty")
-    containers.act(call.engine, old, "rename", {"name": new})
+    try:
+        containers.act(call.engine, old, "rename", {"name": new})
+    except HafenError as error:
+        report(error)
+        err(f"Error: failed to rename container named {old}")
+        return 1
     return 0
 
 
@@ -73,16 +82,9 @@ def _remove(call: Call) -> int:
         name = reference.strip("/")
         if not name:
             raise InvalidArgument("Container name cannot be empty")
-        try:
-            containers.remove(
-                call.engine, name, volumes=call.flags.on("volumes"), force=force, link=call.flags.on("link")
-            )
-        except NotFound:
-            if not force:
-                raise
-            raise NotModified from None  # docker prints the name: it is not there now
+        containers.remove(call.engine, name, volumes=call.flags.on("volumes"), force=force, link=call.flags.on("link"))
 
-    return each(call.arguments, remove)
+    return each(call.arguments, remove, excused=NotFound if force else None)
 
 
 def _wait(call: Call) -> int:

@@ -23,7 +23,7 @@ def _containers(call: Call) -> int:
     flags = call.flags
     form = flags.text("format") or str(call.settings.get("psFormat") or "") * (not flags.on("quiet"))
     last = 1 if flags.on("latest") else flags.number("last", -1)
-    sized = flags.on("size") or (".Size" in form)
+    sized = flags.on("size") or ".Size" in form or "json ." in form
     found = containers.listing(
         call.engine,
         all_states=flags.on("all") or last > 0,
@@ -166,7 +166,7 @@ def _image_rows(item: Document, now: float, *, digests: bool, truncate: bool) ->
             "CreatedSince": ago(now - item["Created"]) if item["Created"] > 0 else "N/A",
             "CreatedAt": local_time(item["Created"]),
             "Size": human_size(item["Size"], 3),
-            "VirtualSize": human_size(item["Size"], 3),
+            "VirtualSize": human_size(item["Size"]),
             "SharedSize": _known_size(item.get("SharedSize", -1)),
             "UniqueSize": _known_size(item["Size"] - item["SharedSize"] if item.get("SharedSize", -1) >= 0 else -1),
             "Containers": "N/A" if item.get("Containers", -1) < 0 else str(item["Containers"]),

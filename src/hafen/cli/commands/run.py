@@ -24,9 +24,10 @@ NOT_FOUND = 127
 def create(call: Call) -> int:
     try:
         body = request(call.flags, call.arguments[0], call.arguments[1:], os.environ)
-        out(_create(call, body))
     except (HafenError, OSError) as error:
         return _failed(call, error)
+    body["HostConfig"]["ConsoleSize"] = list(terminal.size())
+    out(_create(call, body))
     return 0
 
 
@@ -103,8 +104,6 @@ def _create(call: Call, body: Document) -> str:
     """The id; gets the image first where that is wanted."""
     flags, image = call.flags, call.arguments[0]
     policy = flags.text("pull", "missing")
-    if policy not in ("always", "missing", "never"):
-        raise InvalidArgument(f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"')
     cidfile = flags.text("cidfile")
     if cidfile and os.path.exists(cidfile):
         raise InvalidArgument(
