@@ -1,0 +1,116 @@
+"""Versions: what is spoken, and what older clients are answered."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hafen.api import oldrequests, versions
+from hafen.errors import InvalidArgument
+from hafen.spec.wire.container import ContainerInspect, ContainerSummary, CreateRequest
+from hafen.spec.wire.event import Event, EventActor
+from hafen.spec.wire.hostconfig import HostConfig
+from hafen.spec.wire.image import ImageConfig, ImageInspect, ImageSummary
+from hafen.spec.wire.network import EndpointSettings, NetworkSettings
+from hafen.spec.wire.system import ContainerUsage, DiskUsage, ImageUsage, SystemInfo
+
+
+def answer(value: object, minor: int) -> Any:
+    """The JSON that a client of version 1.`minor` gets."""
+    return json.loads(versions.encode(value, (1, minor)))
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "rest"),
+    [
+        ("/v1.45/info", (1, 45), "/info"),
+        ("/info", versions.NEWEST, "/info"),
+        ("/v1.45", versions.NEWEST, "/v1.45"),
+        ("/volumes/v1.2", versions.NEWEST, "/volumes/v1.2"),
+    ],
+)
+def test_the_path_names_the_version(path: str, version: versions.Version, rest: str) -> None:
+    assert versions.split(path) == (version, rest)
+
+
+def test_only_versions_between_oldest_and_newest_are_spoken() -> None:
+    versions.check((1, 24))
+    versions.check(versions.NEWEST)
+    with pytest.raises(InvalidArgument, match=r"client version 1\.56 is too new\. Maximum supported API version is 1"):
+        versions.check((1, 56))
+    with pytest.raises(InvalidArgument, match=r"client version 1\.23 is too old\. Minimum supported API version is 1"):
+        versions.check((1, 23))
+    with pytest.raises(InvalidArgument, match=r"invalid API version: 1\.2\.3"):
+        versions.split("/v1.2.3/info")
+
+
+def test_a_container_s_address_was_beside_its_networks_before_1_52() -> None:
+    bridge = EndpointSettings(ip_address="172.17.0.2", ip_prefix_len=16, mac_address="02:42:ac:11:00:02")
+    inspect = ContainerInspect(network_settings=NetworkSettings(networks={"bridge": bridge}))
+    assert "IPAddress" not in answer(inspect, 52)["NetworkSettings"]
+    old = answer(inspect, 51)["NetworkSettings"]
+    assert (old["IPAddress"], old["IPPrefixLen"], old["MacAddress"]) == ("172.17.0.2", 16, "02:42:ac:11:00:02")
+    assert (old["Bridge"], old["HairpinMode"], old["SecondaryIPAddresses"]) == ("", False, None)
+    assert "OnBuild" not in answer(inspect, 52)["Config"]
+    assert answer(inspect, 51)["Config"]["OnBuild"] is None
+
+
+def test_endpoints_gained_fields() -> None:
+    summary = ContainerSummary()
+    full = ContainerSummary(network_settings=type(summary.network_settings)(networks={"x": EndpointSettings()}))
+    for minor, present in ((55, (True, True)), (47, (False, True)), (43, (False, False))):
+        endpoint = answer([full], minor)[0]["NetworkSettings"]["Networks"]["x"]
+        assert ("GwPriority" in endpoint, "DNSNames" in endpoint) == present
+
+
+def test_events_had_no_actor_once() -> None:
+    happened = Event(
+        type="container", action="start", actor=EventActor(id="c1", attributes={"image": "busybox"}), scope="local"
+    )
+    assert "status" not in answer(happened, 52)
+    old = answer(happened, 51)
+    assert (old["status"], old["id"], old["from"]) == ("start", "c1", "busybox")
+
+
+def test_images_gained_and_lost_fields() -> None:
+    inspect = ImageInspect(config=ImageConfig(cmd=["sh"]), size=5)
+    assert answer(inspect, 55)["Config"] == {"Cmd": ["sh"]}
+    assert answer(inspect, 51)["Config"]["Env"] is None
+    assert "Hostname" not in answer(inspect, 51)["Config"]
+    assert answer(inspect, 49)["Config"]["Hostname"] == ""
+    assert answer(inspect, 43)["VirtualSize"] == 5
+    assert answer([ImageSummary()], 42)[0]["RepoTags"] == ["<none>:<none>"]
+    assert answer([ImageSummary(containers=3)], 51)[0]["Containers"] == 3
+    assert answer([ImageSummary(containers=3)], 50)[0]["Containers"] == -1
+
+
+def test_disk_usage_was_lists() -> None:
+    usage = DiskUsage(
+        image_usage=ImageUsage(total_size=9, items=[ImageSummary(size=9)]),
+        container_usage=ContainerUsage(items=[ContainerSummary(id="c")]),
+    )
+    assert set(answer(usage, 55)) == {"ImageUsage", "ContainerUsage"}
+    assert set(answer(usage, 52)) >= {"ImageUsage", "LayersSize", "Images"}
+    old = answer(usage, 43)
+    assert set(old) == {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
+    assert old["Images"][0]["VirtualSize"] == 9
+    assert old["Volumes"] is None
+    assert answer(DiskUsage(image_usage=ImageUsage()), 45)["Images"] == []
+
+
+def test_info_lost_fields() -> None:
+    assert "BridgeNfIptables" not in answer(SystemInfo(), 50)
+    assert answer(SystemInfo(), 49)["BridgeNfIptables"] is True
+    assert answer(SystemInfo(), 48)["RuncCommit"] == {"ID": "", "Expected": ""}
+    assert "CgroupVersion" not in answer(SystemInfo(cgroup_version="2"), 40)
+
+
+def test_requests_mean_what_their_version_says() -> None:
+    request = CreateRequest(host_config=HostConfig(kernel_memory=5, console_size=[1, 2], annotations={"a": "b"}))
+    old = oldrequests.create(request, (1, 39)).host_config
+    new = oldrequests.create(request, (1, 55)).host_config
+    assert old
+    assert new
+    assert (old.ipc_mode, old.cgroupns_mode, old.kernel_memory, old.console_size) == ("shareable", "host", 5, [0, 0])
+    assert (new.ipc_mode, new.cgroupns_mode, new.kernel_memory, new.console_size) == ("", "", 0, [1, 2])
+    assert (old.annotations, new.annotations) == ({}, {"a": "b"})
