@@ -15,7 +15,11 @@ from hafen.engine.records import Container, Containers
 from hafen.engine.shimlink import NetnsHandle, ShimLink, SocketSpec
 from hafen.engine.start import guest_of
 from hafen.errors import System
+from hafen.network import dns
+from hafen.network.etcfiles import EMBEDDED_RESOLVER
 from hafen.spec.wire.network import EndpointSettings
+
+_RESOLVER_SOCKETS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,9 @@ class Members:
     def directory(self, container: Container) -> str:
         return self.paths.ensure_container(container.id)
 
-    async def namespace(self, container: Container) -> NetnsHandle:
+    async def namespace(self, container_id: str) -> NetnsHandle:
         """The network namespace of a running container, and a socket in it; the caller's to close."""
+        container = self.containers.find(container_id)
         try:
             fd = os.open(f"/proc/{container.status.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -45,6 +50,13 @@ class Members:
             os.close(fd)
             raise
         return NetnsHandle(fd, route)
+
+    async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
+        """Where the embedded resolver listens inside the namespace: by UDP and by TCP."""
+        udp, tcp = await self.shims.sockets(
+            netns, [SocketSpec(socket.AF_INET, kind, EMBEDDED_RESOLVER, dns.PORT) for kind in _RESOLVER_SOCKETS]
+        )
+        return udp, tcp
 
     def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
         """From now on the container asks for these networks."""

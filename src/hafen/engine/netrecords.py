@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
 import msgspec
@@ -203,6 +203,7 @@ class Endpoints:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._by_container: dict[str, dict[str, Endpoint]] = {}
+        self._by_name: dict[str, dict[str, list[str]]] = {}  # by network, made when asked for
         for container, network, text in database.query(
             "SELECT container, network, endpoint FROM endpoints ORDER BY rowid"
         ):
@@ -226,16 +227,28 @@ class Endpoints:
         """A network's endpoints."""
         return [held[network] for held in self._by_container.values() if network in held]
 
+    def by_name(self, network: str) -> Mapping[str, Sequence[str]]:
+        """Addresses of a network's containers by each of their names, in lower case."""
+        index = self._by_name.get(network)
+        if index is None:
+            index = self._by_name[network] = {}
+            for endpoint in self.within(network):
+                for name in endpoint.names:
+                    index.setdefault(name.lower(), []).extend(filter(None, (endpoint.ip, endpoint.ip6)))
+        return index
+
     def put(self, network: str, endpoint: Endpoint) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO endpoints (container, network, endpoint) VALUES (?, ?, ?)",
             (endpoint.container_id, network, msgspec.json.encode(endpoint)),
         )
         self._by_container.setdefault(endpoint.container_id, {})[network] = endpoint
+        self._by_name.pop(network, None)
 
     def drop(self, container: str, network: str) -> None:
         self._database.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", (container, network))
         held = self._by_container.get(container, {})
         held.pop(network, None)
+        self._by_name.pop(network, None)
         if not held:
             self._by_container.pop(container, None)

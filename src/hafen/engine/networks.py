@@ -21,6 +21,7 @@ from hafen.engine import guests, netplan, netrecords
 from hafen.engine.addresses import Addresses
 from hafen.engine.events import Events
 from hafen.engine.guests import Attached, Guest
+from hafen.engine.netnames import NameService, Namespaces
 from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
 from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, System
 from hafen.network import etcfiles
@@ -54,7 +55,7 @@ _NO_CONFIG = ContainerConfig()
 _LIST_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 
 
-class Members(Protocol):
+class Members(Namespaces, Protocol):
     """Containers, as `connect` and `disconnect` need them (`engine.members`)."""
 
     def find(self, ref: str) -> Container: ...
@@ -62,18 +63,11 @@ class Members(Protocol):
     def directory(self, container: Container) -> str:
         """Where the files of its /etc are."""
 
-    async def namespace(self, container: Container) -> OwnedNetns:
-        """Of a running container."""
-
     def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
         """From now on the container asks for these networks; on disk when it returns."""
 
     def has(self, container: Container, attached: Attached) -> None:
         """What the running container has now."""
-
-
-class OwnedNetns(Netns, Protocol):
-    def close(self) -> None: ...
 
 
 class Networks:
@@ -96,6 +90,7 @@ class Networks:
         self._records = NetworkRecords(database)
         self._addresses = Addresses()
         self._endpoints = Endpoints(database)
+        self._names = NameService(self._records, self._endpoints, members)
 
     # --- the engine's life -----------------------------------------------------------------------------------------
 
@@ -105,7 +100,7 @@ class Networks:
             if self._records.named(name) is None:
                 self._records.insert(self._default_record(name, driver))
 
-    def restore(self, living: Iterable[Guest] = ()) -> dict[str, Attached]:
+    async def restore(self, living: Iterable[Guest] = ()) -> dict[str, Attached]:
         """Make the kernel agree: networks exist, living containers keep what they have, and what belongs to nobody is
         removed. Called once, when it is known which containers live; returns what each of them has."""
         self.ensure_defaults()
@@ -128,10 +123,16 @@ class Networks:
                 warnings = [f"{name} networks do not work: {error}"]
             for warning in warnings:
                 log.warning("%s", warning)
+        for guest in guests_by_id.values():
+            try:
+                await self._names.follow(guest)
+            except HafenError as error:
+                log.warning("container %s cannot resolve names: %s", guest.name, error)
         return {container: self._attached(guest) for container, guest in guests_by_id.items()}
 
     def close(self) -> None:
         """The engine stops. Where no container is connected, nothing of ours stays in the kernel."""
+        self._names.close()
         if not self._endpoints:
             for record in self._records:
                 try:
@@ -293,7 +294,9 @@ class Networks:
             undo.callback(self.release, guest.id)
             for number, (record, settings) in enumerate(joins):
                 self._attach(guest, record, settings, netns, number, is_way_out=record is way_out)
-            self._write_files(guest, [record for record, _ in joins], directory)
+            self._write_files(guest, directory)
+            if netns is not None:
+                await self._names.start(guest, netns)
             undo.pop_all()
         return self._attached(guest)
 
@@ -302,13 +305,15 @@ class Networks:
 
         Does nothing where it is connected to nothing.
         """
+        self._names.stop(container_id)
         for network_id, endpoint in self._endpoints.of(container_id).items():
             self._detach(self._records.find(network_id), endpoint)
 
     def renamed(self, container_id: str, name: str) -> None:
         """A container has another name now."""
         for network_id, endpoint in self._endpoints.of(container_id).items():
-            self._endpoints.put(network_id, replace(endpoint, container_name=name))
+            names = (name, *endpoint.names[1:])  # its own name is the first (`guests.dns_names`)
+            self._endpoints.put(network_id, replace(endpoint, container_name=name, names=names))
 
     def _attached(self, guest: Guest) -> Attached:
         held = self._endpoints.of(guest.id)
@@ -349,12 +354,11 @@ class Networks:
         self._endpoints.put(record.id, replace(endpoint, names=tuple(guests.dns_names(guest, settings))))
         self._tell("connect", record, container=guest.id)
 
-    def _write_files(self, guest: Guest, joined: Iterable[NetworkRecord], directory: str) -> None:
-        networks = list(joined)
+    def _write_files(self, guest: Guest, directory: str) -> None:
         endpoints = list(self._endpoints.of(guest.id).values())
-        embedded = any(record.user_defined and record.driver == "bridge" for record in networks)
         bridge = self._records.find("bridge")
         gateway = (bridge.ipam.config or [IpamConfig()])[0].gateway
+        embedded = self._names.serves(guest.id)
         files = guests.etc_files(guest, endpoints, etcfiles.host_resolver(), embedded=embedded, gateway=gateway)
         os.makedirs(directory, exist_ok=True)
         etcfiles.write(directory, files)
@@ -372,7 +376,7 @@ class Networks:
     async def _plug_in(
         self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings
     ) -> None:
-        netns = await self._members.namespace(container)
+        netns = await self._members.namespace(container.id)
         try:
             if not container.alive:
                 raise Conflict(f"container {container.id} ended meanwhile")
@@ -392,7 +396,7 @@ class Networks:
         way_out = _way_out(joins)
         if way_out is None:
             return
-        netns = await self._members.namespace(container)
+        netns = await self._members.namespace(container.id)
         try:
             for record, endpoint in held:
                 if record is way_out:
@@ -402,8 +406,8 @@ class Networks:
 
     async def _changed(self, container: Container, guest: Guest) -> None:
         """A running container has other networks than before: its files and its status say so."""
-        records = [self._records.find(network_id) for network_id in self._endpoints.of(container.id)]
-        self._write_files(guest, records, self._members.directory(container))
+        await self._names.follow(guest)
+        self._write_files(guest, self._members.directory(container))
         self._members.has(container, self._attached(guest))
 
 

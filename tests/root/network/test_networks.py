@@ -3,7 +3,9 @@
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ from hafen.engine.start import guest_of
 from hafen.engine.zygote import NetnsHandle
 from hafen.errors import Forbidden, InvalidArgument, NotFound, System
 from hafen.kernel.nftables import Nftables
+from hafen.network import dnswire
 from hafen.network.bridge import BridgeDriver
 from hafen.network.host import HostDriver
 from hafen.network.none import NullDriver
@@ -67,9 +70,18 @@ class FakeMembers:
     def directory(self, container: Container) -> str:
         return str(self.base / container.id)
 
-    async def namespace(self, container: Container) -> NetnsHandle:
-        netns = self.namespaces[container.id]
+    async def namespace(self, container_id: str) -> NetnsHandle:
+        netns = self.namespaces[container_id]
         return NetnsHandle(os.dup(netns.fd), netns.rtnetlink.dup())
+
+    async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
+        (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
+        with owner.entered():
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        udp.bind(("127.0.0.11", 53))
+        tcp.bind(("127.0.0.11", 53))
+        return udp, tcp
 
     def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
         container.record = msgspec.structs.replace(container.record, networks=dict(networks))
@@ -97,6 +109,7 @@ class Engine:
 
     def crash(self) -> None:
         """As the kernel sees a killed engine: its sockets are gone, nothing else."""
+        self.networks._names.close()
         self.database.close()
         for driver in self.drivers.values():
             driver.close()
@@ -128,7 +141,7 @@ class Engine:
 @pytest.fixture
 def engine(world: World, tmp_path: Path) -> Iterator[Engine]:
     made = Engine(world, tmp_path)
-    made.networks.restore()
+    asyncio.run(made.networks.restore())
     yield made
     made.crash()
 
@@ -224,7 +237,7 @@ async def test_restore_after_a_crash(engine: Engine) -> None:
     links = engine.world.links()
     engine.crash()
     engine.start()
-    assert engine.networks.restore([living]) == {living.id: before[0]}
+    assert await engine.networks.restore([living]) == {living.id: before[0]}
     assert links - engine.world.links() == {f"hf{before[1].networks['bridge'].endpoint_id[:11]}"}
     assert list((await engine.networks.inspect("bridge")).containers) == [living.id]
     with pytest.raises(System, match="8080 failed: port is already allocated"):
@@ -241,7 +254,7 @@ async def test_orderly_end_leaves_nothing_unless_a_container_runs(engine: Engine
     engine.database.close()
     assert "hafen0" in engine.world.links()
     engine.start()
-    engine.networks.restore([guest])
+    await engine.networks.restore([guest])
     engine.networks.release(guest.id)
     engine.networks.close()
     assert "hafen0" not in engine.world.links()
@@ -376,6 +389,98 @@ async def test_networks_survive_a_crash(engine: Engine) -> None:
     engine.database.execute("DELETE FROM networks WHERE id = ?", (lost,))  # as if the engine died while removing it
     engine.crash()
     engine.start()
-    assert engine.networks.restore([guest]) == {guest.id: before}
+    assert await engine.networks.restore([guest]) == {guest.id: before}
     assert f"hf-{ident[:12]}" in engine.world.links()
     assert f"hf-{lost[:12]}" not in engine.world.links()
+
+
+async def ask(netns: Netns, *arguments: str) -> list[str]:
+    """What dig says, without blocking the loop that answers it."""
+    with netns.entered():
+        dig = await asyncio.create_subprocess_exec(
+            "dig", "@127.0.0.11", "+short", "+tries=1", "+time=3", *arguments, stdout=asyncio.subprocess.PIPE
+        )
+    output, _ = await dig.communicate()
+    return sorted(output.decode().split())
+
+
+async def test_names_in_a_user_defined_network(engine: Engine) -> None:
+    await create(engine, "mine")
+    await create(engine, "Other")
+    aliased = NetworkingConfig(endpoints_config={"mine": EndpointSettings(aliases=["db"])})
+    one, two, three = (engine.guest(mode="mine", networking=aliased) for _ in range(3))
+    elsewhere = engine.guest(mode="Other")
+    for number, guest in enumerate((one, two, three, elsewhere)):
+        named = replace(guest, name=f"c{number}")
+        await engine.attach(named)
+    inside = engine.namespaces[one.id]
+    assert await ask(inside, "c1") == ["172.18.0.3"]
+    assert await ask(inside, "C1.mine") == ["172.18.0.3"]
+    assert await ask(inside, two.id[:12], "AAAA") == [], "the name exists, without such an address"
+    assert await ask(inside, "db") == ["172.18.0.2", "172.18.0.3", "172.18.0.4"]
+    assert await ask(inside, "+tcp", "c2") == ["172.18.0.4"]
+    assert await ask(inside, "-x", "172.18.0.3") == ["c1.mine."]
+    assert await ask(inside, "host.docker.internal") == ["172.18.0.1"]
+    assert await ask(engine.namespaces[elsewhere.id], "c3.other") == ["172.19.0.2"]
+    engine.networks.renamed(two.id, "renamed")
+    assert await ask(inside, "renamed") == ["172.18.0.3"]
+    engine.networks.release(three.id)
+    assert await ask(inside, "db") == ["172.18.0.2", "172.18.0.3"]
+
+
+async def test_other_names_are_forwarded(engine: Engine) -> None:
+    """To a server beside the host that knows example.org, after one that does not exist."""
+    await create(engine, "mine")
+    await create(engine, "inner", internal=True)
+    asked: list[bytes] = []
+    server = engine.world.neighbour.udp(53, "192.0.2.1")
+    server.setblocking(False)
+
+    def serve() -> None:
+        data, client = server.recvfrom(1000)
+        asked.append(data)
+        query = dnswire.parse_query(data)
+        known = query.name == "example.org"
+        server.sendto(dnswire.addresses(query, ["192.0.2.99"]) if known else dnswire.failure(query, 3), client)
+
+    asyncio.get_running_loop().add_reader(server, serve)
+    guest = engine.guest(mode="mine", dns=["192.0.2.2", "192.0.2.1"])
+    shut = engine.guest(mode="inner", dns=["192.0.2.1"])
+    for one in (guest, shut):
+        await engine.attach(one)
+    inside = engine.namespaces[guest.id]
+    assert await ask(inside, "example.org") == ["192.0.2.99"]
+    assert await ask(inside, "+noshort", "+noall", "+comments", "nope.example.org") != []
+    assert len(asked) == 2
+    assert await ask(inside, guest.name) == ["172.18.0.2"]
+    assert len(asked) == 2, "our own names stay here"
+    assert await ask(engine.namespaces[shut.id], "example.org") == []
+    assert len(asked) == 2, "an internal network asks nobody outside"
+    asyncio.get_running_loop().remove_reader(server)
+
+
+async def test_a_thousand_queries_without_loss(engine: Engine) -> None:
+    await create(engine, "mine")
+    guest = engine.guest(mode="mine")
+    await engine.attach(guest)
+    client = engine.namespaces[guest.id].udp()
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    question = dnswire.encode_name(guest.name) + b"\0\1\0\1"
+    seen: set[int] = set()
+    for first in range(0, 1000, 50):
+        for number in range(first, first + 50):
+            client.sendto(number.to_bytes(2, "big") + b"\1\0\0\1" + bytes(6) + question, ("127.0.0.11", 53))
+        while len(seen) < first + 50:
+            seen.add(int.from_bytes((await asyncio.wait_for(loop.sock_recv(client, 512), 2))[:2], "big"))
+    assert len(seen) == 1000
+
+
+async def test_names_after_a_crash(engine: Engine) -> None:
+    await create(engine, "mine")
+    guest = engine.guest(mode="mine")
+    await engine.attach(guest)
+    engine.crash()
+    engine.start()
+    await engine.networks.restore([guest])
+    assert await ask(engine.namespaces[guest.id], guest.name) == ["172.18.0.2"]

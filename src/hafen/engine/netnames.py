@@ -1,0 +1,108 @@
+"""Names in user-defined networks, as each container sees them: what the embedded resolver answers from."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from hafen.engine.guests import Guest
+from hafen.engine.netrecords import Endpoints, NetworkRecords
+from hafen.network import etcfiles
+from hafen.network.dns import Resolver
+from hafen.network.driver import Netns
+
+_HOST = frozenset(("host.docker.internal", "gateway.docker.internal", "host.containers.internal"))
+
+
+class NetworkNames:
+    """Containers by name, alias, short id and hostname, each also as `name.network`; the host by its well-known
+    names. On the default bridge there are no names, as with Docker."""
+
+    def __init__(self, records: NetworkRecords, endpoints: Endpoints) -> None:
+        self._records = records
+        self._endpoints = endpoints
+        self._turn = itertools.count()
+
+    def addresses(self, container_id: str, name: str) -> Sequence[str] | None:
+        """Those of several containers with one name take turns in being the first."""
+        held = self._endpoints.of(container_id)
+        found: list[str] = []
+        for network_id in held:
+            record = self._records.get(network_id)
+            if record is None or not record.user_defined:
+                continue
+            index = self._endpoints.by_name(network_id)
+            found += index.get(name) or index.get(name.removesuffix(f".{record.name.lower()}"), ())
+        if found:
+            first = next(self._turn) % len(found)
+            return found[first:] + found[:first]
+        if name in _HOST:
+            return [gateway for e in held.values() for gateway in (e.gateway, e.gateway6) if gateway]
+        return None
+
+    def names(self, container_id: str, address: str) -> Sequence[str] | None:
+        for network_id in self._endpoints.of(container_id):
+            record = self._records.get(network_id)
+            if record is not None and record.user_defined:
+                for endpoint in self._endpoints.within(network_id):
+                    if address in (endpoint.ip, endpoint.ip6):
+                        return [f"{endpoint.container_name}.{record.name}"]
+        return None
+
+
+class OwnedNetns(Netns, Protocol):
+    def close(self) -> None: ...
+
+
+class Namespaces(Protocol):
+    """The network namespaces of running containers."""
+
+    async def namespace(self, container_id: str) -> OwnedNetns: ...
+
+    async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
+        """Where the embedded resolver listens inside the namespace: by UDP and by TCP."""
+
+
+class NameService:
+    """The embedded resolver, for every container that is in a network with names."""
+
+    def __init__(self, records: NetworkRecords, endpoints: Endpoints, namespaces: Namespaces) -> None:
+        self._records = records
+        self._endpoints = endpoints
+        self._namespaces = namespaces
+        self._resolver = Resolver(NetworkNames(records, endpoints))
+
+    def close(self) -> None:
+        self._resolver.close()
+
+    def serves(self, container_id: str) -> bool:
+        """Whether the container is in a network that has names."""
+        records = [self._records.find(network_id) for network_id in self._endpoints.of(container_id)]
+        return any(record.user_defined for record in records)
+
+    def stop(self, container_id: str) -> None:
+        self._resolver.stop(container_id)
+
+    async def start(self, guest: Guest, netns: Netns) -> None:
+        if self.serves(guest.id):
+            udp, tcp = await self._namespaces.resolver_sockets(netns.fd)
+            self._resolver.serve(guest.id, udp, tcp, lambda: self._servers(guest))
+
+    async def follow(self, guest: Guest) -> None:
+        """A running container has other networks than before, or another engine."""
+        if not self.serves(guest.id):
+            self.stop(guest.id)
+        elif not self._resolver.serves(guest.id):
+            netns = await self._namespaces.namespace(guest.id)
+            try:
+                await self.start(guest, netns)
+            finally:
+                netns.close()
+
+    def _servers(self, guest: Guest) -> Sequence[str]:
+        """Whom to ask for names that are not ours: nobody, where no network of the container leads out."""
+        if not any(endpoint.gateway for endpoint in self._endpoints.of(guest.id).values()):
+            return ()
+        return guest.host_config.dns or etcfiles.host_resolver().servers or etcfiles.FALLBACK_SERVERS
