@@ -25,6 +25,7 @@ class _OpenHow(ctypes.Structure):
 _openat2 = system_call("openat2", c_int, c_char_p, c_void_p, c_size_t)
 _fstatfs = system_call("fstatfs", c_int, c_void_p)
 _syncfs = system_call("syncfs", c_int)
+_renameat2 = system_call("renameat2", c_int, c_char_p, c_int, c_char_p, c_uint)
 _statx = system_call("statx", c_int, c_char_p, c_int, c_uint, c_void_p)
 _RETRIES = 64  # openat2(2): EAGAIN when a rename or mount raced with ".." below a scoped root
 _SYMLINKS = 40  # path_resolution(7)
@@ -174,6 +175,12 @@ def reflink(destination: int, source: int) -> bool:
             return False
         raise
     return True
+
+
+def exchange(dirfd: int, one: str, other: str) -> None:
+    """Swap two names of a directory atomically (renameat2(2), RENAME_EXCHANGE)."""
+    if _renameat2(dirfd, os.fsencode(one), dirfd, os.fsencode(other), consts.RENAME_EXCHANGE) < 0:
+        raise oserror("renameat2", one)
 
 
 def duplicate(fd: int, lowest: int) -> int:

@@ -93,12 +93,14 @@ class OpenConsole(NamedTuple):
     def perform(self, stage: Stage) -> None:
         stage.console = open_console(stage.root, self.height, self.width)
         fd = mount.bind_fd("", recursive=False, dirfd=stage.console.slave)
-        target = fs.make_file(stage.root, "/dev/console", 0o600)
-        # A link at /dev/console could lead anywhere inside the root (CVE-2025-52565).
-        status = os.fstat(target)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISCHR(status.st_mode)):
-            raise System("/dev/console exists in the root and is no device")
+        directory = fs.make_directories(stage.root, "/dev")
+        try:
+            os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
+        except FileExistsError:  # one of the image; a link could lead anywhere (CVE-2025-52565)
+            pass
+        target = fs.openat2(directory, "console", k.O_PATH, resolve=k.RESOLVE_BENEATH | k.RESOLVE_NO_SYMLINKS)
         stage.attach(fd, target, "/dev/console")
+        os.close(directory)
         os.close(target)
         os.close(fd)
 
