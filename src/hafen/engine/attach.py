@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from hafen.engine.events import Events
@@ -119,11 +118,10 @@ class AttachSession:
     async def _replay(self, sock: socket.socket) -> None:
         """What was written so far comes first (`logs=1`)."""
         loop = asyncio.get_running_loop()
-        chunks: AsyncIterator[bytes] = self._owner.logs.read(
-            self._container.record, stdout=self._options.stdout, stderr=self._options.stderr
-        )
+        options = self._options
+        stream = await self._owner.logs.read(self._container.id, stdout=options.stdout, stderr=options.stderr)
         try:
-            async for chunk in chunks:
+            async for chunk in stream.chunks:
                 await loop.sock_sendall(sock, chunk)
         except OSError:
             return  # the client is gone; attaching it will tell

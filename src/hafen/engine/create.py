@@ -11,15 +11,16 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, hostconfig
+from hafen.engine import copyup, guests, hostconfig
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
+from hafen.engine.networks import Networks
 from hafen.engine.records import Container, Containers, Record
 from hafen.engine.volumes import VolumeRecord, Volumes
 from hafen.errors import InvalidArgument, NotFound, System
@@ -28,7 +29,6 @@ from hafen.spec.mounts import MountPoint
 from hafen.spec.wire.container import ContainerConfig, CreateRequest, CreateResponse
 from hafen.spec.wire.hostconfig import HostConfig, LogConfig
 from hafen.spec.wire.image import ImageConfig
-from hafen.spec.wire.network import EndpointSettings, NetworkingConfig
 from hafen.storage.database import Database
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Creator:
     images: Images
     snapshotter: Snapshotter
     volumes: Volumes
+    networks: Networks
     events: Events
     host: HostFacts
     runtimes: Collection[str]
     default_log: LogConfig
-    check_networks: Callable[[HostConfig, NetworkingConfig | None], dict[str, EndpointSettings]]
 
     async def create(self, name: str | None, request: CreateRequest, platform: str | None = None) -> CreateResponse:
         if request == CreateRequest():
@@ -68,6 +68,7 @@ class Creator:
         hostconfig.check_config(config)
         hostconfig.check_host_config(wanted, config, self.host, self.runtimes)
         hostconfig.refuse_missing(config, wanted)
+        guests.check_options(config, wanted, bool(config.hostname))
         if wanted.init and not self.host.init:
             raise System(f"--init needs {TINI}, which is not installed here; install Debian's package tini")
         image = self._image(config.image, platform)
@@ -75,7 +76,7 @@ class Creator:
         path, args = command(config)
         self._check_others(wanted)
         wanted = hostconfig.complete(wanted, self.host, self.default_log)
-        networks = self.check_networks(wanted, request.networking_config)
+        networks = self.networks.check_networks(wanted, request.networking_config, config)
         points = self._mount_points(config, wanted)
         container_id = new_id()
         if name:
@@ -91,7 +92,7 @@ class Creator:
             name=name,
             created_ns=time.time_ns(),
             image=config.image,
-            image_id=image.id,
+            image_id=str(image.id),
             config=_named_hostname(config, wanted, container_id, self._network_owner(wanted), self.host),
             host_config=wanted,
             path=path,

@@ -96,10 +96,14 @@ class Events:
     def forget(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
 
-    def close(self) -> None:
-        """End every subscription and write what is left."""
+    def end(self) -> None:
+        """End every subscription."""
         for subscription in tuple(self._subscriptions):
             subscription.end()
+
+    def close(self) -> None:
+        """End every subscription and write what is left."""
+        self.end()
         self.flush()
 
 

@@ -31,8 +31,23 @@ _LOG_OPTIONS = {
 }  # fmt: skip
 _ABSENT_LOG_DRIVERS = frozenset(("awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog", "etwlogs"))
 _ULIMITS = frozenset(
-    ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio")
-    + ("rttime", "sigpending", "stack")
+    (
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    )
 )
 
 

@@ -12,6 +12,7 @@ from hafen.engine import hostconfig, specgen
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.hostfacts import HostFacts
+from hafen.engine.logs import Logs
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, Status
@@ -36,6 +37,7 @@ class Inspector:
     containers: Containers
     execs: Execs
     networks: Networks
+    logs: Logs
     snapshotter: Snapshotter
     events: Events
     host: HostFacts
@@ -62,7 +64,7 @@ class Inspector:
             resolv_conf_path=os.path.join(directory, "resolv.conf") if status.started_ns else "",
             hostname_path=os.path.join(directory, "hostname") if status.started_ns else "",
             hosts_path=os.path.join(directory, "hosts") if status.started_ns else "",
-            log_path=self._log_path(container),
+            log_path=self.logs.log_path(container) if status.started_ns else "",
             name=f"/{record.name}",
             restart_count=status.restart_count,
             driver=record.snapshotter,
@@ -84,11 +86,6 @@ class Inspector:
         mode = container.record.host_config.network_mode
         owner = self.containers.lookup(mode.partition(":")[2]) if mode.startswith("container:") else None
         return self.paths.container((owner or container).id)
-
-    def _log_path(self, container: Container) -> str:
-        if container.record.host_config.log_config.type != "json-file" or not container.status.started_ns:
-            return ""
-        return os.path.join(self.paths.logs(container.id), f"{container.id}-json.log")
 
     async def changes(self, ref: str) -> list[wire.FilesystemChange]:
         container = self.containers.find(ref)

@@ -21,8 +21,23 @@ from hafen.spec.wire.network import PortSummary
 from hafen.storage.snapshot import Snapshotter
 
 _ACCEPTED = frozenset(
-    ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network")
-    + ("publish", "since", "status", "volume")
+    (
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "isolation",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    )
 )
 _HEALTH = frozenset(("starting", "healthy", "unhealthy", "none"))
 
@@ -104,7 +119,7 @@ class Listing:
     def _ancestors(self, refs: Sequence[str]) -> set[str] | None:
         if not refs:
             return None
-        found = set()
+        found: set[str] = set()
         for ref in refs:
             try:
                 found.add(self.images.resolve(ref).id)

@@ -32,6 +32,11 @@ class Paths:
     def containers(self) -> str:
         return os.path.join(self.data_root, "containers")
 
+    def make(self) -> None:
+        """The directories that everything else is put into."""
+        os.makedirs(self.containers, mode=0o710, exist_ok=True)
+        os.makedirs(self.runs, mode=0o700, exist_ok=True)
+
     def run(self, container_id: str) -> str:
         """The shim's directory; exists while the container runs."""
         return os.path.join(self.run_root, "containers", container_id)

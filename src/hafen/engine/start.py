@@ -68,7 +68,7 @@ class Starter:
         clients = await waiting_clients(container)
         try:
             shim, attached = await self._spawn(container, clients)
-        except HafenError as error:
+        except BaseException as error:
             self._failed(container, error)
             raise
         container.shim = shim
@@ -201,11 +201,12 @@ class Starter:
         names = ("resolv.conf", "hostname", "hosts")
         return {f"/etc/{name}": os.path.join(directory, name) for name in names}
 
-    def _failed(self, container: Container, error: HafenError) -> None:
+    def _failed(self, container: Container, error: BaseException) -> None:
         """A start that failed leaves the container as it was, with the reason; an auto-removed one goes."""
         code = error.exit_code if isinstance(error, StartFailed) else 128
-        self.containers.amend(container, error=error.message, exit_code=code)
-        self.exits.start_failed(container, code, error.message)
+        reason = error.message if isinstance(error, HafenError) else f"{type(error).__name__}: {error}"
+        self.containers.amend(container, error=reason, exit_code=code)
+        self.exits.start_failed(container, code, reason)
 
 
 def guest_of(record: Record) -> Guest:

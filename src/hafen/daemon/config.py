@@ -1,0 +1,184 @@
+"""daemon.json and flags -> one frozen `DaemonConfig`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from hafen.errors import InvalidArgument
+
+DEFAULT_FILE = "/etc/hafen/daemon.json"
+DOCKER_SOCKET = "/var/run/docker.sock"
+_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """All that can be chosen when an engine starts. Paths are absolute; `hosts` are unix:// and tcp:// addresses."""
+
+    data_root: str = "/var/lib/hafen"
+    run_root: str = "/run/hafen"
+    hosts: tuple[str, ...] = ()
+    group: str = ""
+    docker_socket: bool = False
+    debug: bool = False
+    log_level: str = "info"
+    log_driver: str = "local"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
+    storage_driver: str = "overlay"
+    bridge: str = "hafen0"
+    cgroup_parent: str = "/hafen"
+    labels: tuple[str, ...] = ()
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    idle_shims: int = 2
+    idle_netns: int = 4
+    insecure: bool = False
+    tls: bool = False
+    tls_verify: bool = False
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to listen; the socket in the run root where nothing was said."""
+        found = self.hosts or (f"unix://{self.run_root}/hafen.sock",)
+        return (*found, f"unix://{DOCKER_SOCKET}") if self.docker_socket else found
+
+
+_FILE_KEYS = {
+    "data-root": "data_root",
+    "exec-root": "run_root",
+    "run-root": "run_root",
+    "hosts": "hosts",
+    "group": "group",
+    "docker-socket": "docker_socket",
+    "debug": "debug",
+    "log-level": "log_level",
+    "log-driver": "log_driver",
+    "log-opts": "log_opts",
+    "storage-driver": "storage_driver",
+    "bridge": "bridge",
+    "cgroup-parent": "cgroup_parent",
+    "labels": "labels",
+    "runtimes": "runtimes",
+    "insecure": "insecure",
+    "tls": "tls",
+    "tlsverify": "tls_verify",
+    "tlscacert": "tls_ca",
+    "tlscert": "tls_cert",
+    "tlskey": "tls_key",
+}
+
+
+def load(arguments: Sequence[str]) -> DaemonConfig:
+    """The configuration; InvalidArgument for what makes no sense, exit 2 with a usage text for unknown flags."""
+    parsed = _parser().parse_args(arguments)
+    path = parsed.config_file or DEFAULT_FILE
+    config = DaemonConfig()
+    if parsed.config_file or os.path.exists(path):
+        config = replace(config, **_from_file(path))
+    given = {
+        entry.name: getattr(parsed, entry.name)
+        for entry in fields(DaemonConfig)
+        if getattr(parsed, entry.name, None) is not None
+    }
+    return check(replace(config, **given))
+
+
+def check(config: DaemonConfig) -> DaemonConfig:
+    """The configuration with absolute paths; InvalidArgument where its parts contradict each other."""
+    if config.log_level not in _LEVELS:
+        raise InvalidArgument(f"unknown log level {config.log_level!r}; one of {', '.join(_LEVELS)}")
+    for address in config.addresses:
+        scheme, _, _ = address.partition("://")
+        if scheme not in ("unix", "tcp", "fd"):
+            raise InvalidArgument(f"cannot listen on {address!r}: unix://PATH, tcp://ADDRESS:PORT and fd:// are known")
+        if scheme == "tcp" and not (config.tls_verify or config.insecure):
+            raise InvalidArgument(
+                f"{address} would give root on this machine to whoever reaches it: use --tlsverify with --tlscacert, "
+                "--tlscert and --tlskey, or say --insecure"
+            )
+    if (config.tls or config.tls_verify) and not (config.tls_cert and config.tls_key):
+        raise InvalidArgument("TLS needs --tlscert and --tlskey")
+    if config.tls_verify and not config.tls_ca:
+        raise InvalidArgument("--tlsverify needs --tlscacert")
+    return replace(config, data_root=os.path.realpath(config.data_root), run_root=os.path.realpath(config.run_root))
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise InvalidArgument(f"configuration file {path}: {os.strerror(error.errno or 0)}") from error
+    except ValueError as error:
+        raise InvalidArgument(f"configuration file {path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidArgument(f"configuration file {path} must hold an object")
+    unknown = [key for key in document if key not in _FILE_KEYS]
+    if unknown:
+        raise InvalidArgument(
+            f"configuration file {path}: the following directives don't match any configuration option: "
+            f"{', '.join(unknown)}"
+        )
+    return {_FILE_KEYS[key]: _value(path, key, value) for key, value in document.items()}
+
+
+def _value(path: str, key: str, value: object) -> object:
+    default = getattr(DaemonConfig(), _FILE_KEYS[key])
+    if key == "runtimes":
+        if isinstance(value, dict) and all(isinstance(one, dict) and "path" in one for one in value.values()):
+            return {name: str(one["path"]) for name, one in value.items()}
+    elif isinstance(default, tuple):
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return tuple(value)
+    elif isinstance(default, Mapping):
+        if isinstance(value, dict) and all(isinstance(one, str) for one in value.values()):
+            return value
+    elif type(value) is type(default):
+        return value
+    raise InvalidArgument(f"configuration file {path}: the value of {key} has the wrong type")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hafen engine", description="Run the engine in the foreground.")
+    add = parser.add_argument
+    add("--config-file", metavar="FILE", help=f"configuration (default {DEFAULT_FILE}, where it exists)")
+    add("--root", "--data-root", dest="data_root", metavar="DIR", help="where everything is kept")
+    add("--run", "--exec-root", dest="run_root", metavar="DIR", help="where sockets and running containers are")
+    add(
+        "-H",
+        "--host",
+        "--socket",
+        dest="hosts",
+        action="append",
+        type=_address,
+        metavar="ADDRESS",
+        help="where to listen",
+    )
+    add("-G", "--group", help="group that may use the sockets (default hafen, else docker, where it exists)")
+    add("--docker-socket", action="store_true", default=None, help=f"answer on {DOCKER_SOCKET} too")
+    add("-D", "--debug", action="store_true", default=None, help="say more in the log")
+    add("-l", "--log-level", choices=_LEVELS)
+    add("--log-driver", metavar="NAME", help="of containers that choose none (default local)")
+    add("--storage-driver", "-s", metavar="NAME")
+    add("--bridge", "-b", metavar="NAME", help="interface of the default network")
+    add("--cgroup-parent", metavar="PATH")
+    add("--idle-shims", type=int, metavar="N", help="shims kept ready")
+    add("--idle-netns", type=int, metavar="N", help="network namespaces kept ready")
+    add("--insecure", action="store_true", default=None, help="allow TCP without client certificates")
+    add("--tls", action="store_true", default=None)
+    add("--tlsverify", dest="tls_verify", action="store_true", default=None)
+    add("--tlscacert", dest="tls_ca", metavar="FILE")
+    add("--tlscert", dest="tls_cert", metavar="FILE")
+    add("--tlskey", dest="tls_key", metavar="FILE")
+    return parser
+
+
+def _address(text: str) -> str:
+    return text if "://" in text else f"unix://{os.path.abspath(text)}"

@@ -1,0 +1,202 @@
+"""Composition root: the only module that names concrete drivers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from hafen.api import versions
+from hafen.daemon.config import DaemonConfig
+from hafen.engine import hostconfig, hostfacts
+from hafen.engine.attach import Attacher
+from hafen.engine.commit import Committer
+from hafen.engine.copy import Copier
+from hafen.engine.create import Creator, new_id
+from hafen.engine.events import Events
+from hafen.engine.exec import Execs
+from hafen.engine.exits import Exits
+from hafen.engine.images import Images, ImageStore, ImageUser
+from hafen.engine.inspect import Inspector
+from hafen.engine.listing import Listing
+from hafen.engine.logs import Logs
+from hafen.engine.members import Members
+from hafen.engine.mounting import Mounting
+from hafen.engine.networks import Networks
+from hafen.engine.paths import Paths
+from hafen.engine.records import Containers
+from hafen.engine.recover import Recovery
+from hafen.engine.remove import Remover
+from hafen.engine.scope import Scope
+from hafen.engine.services import Services
+from hafen.engine.shimlink import ShimLink
+from hafen.engine.start import Starter
+from hafen.engine.stats import Stats
+from hafen.engine.stop import Stopper
+from hafen.engine.system import System
+from hafen.engine.volumes import Volumes
+from hafen.errors import InvalidArgument
+from hafen.kernel import cgroup
+from hafen.logs.drivers import DRIVERS
+from hafen.network.bridge import BridgeDriver
+from hafen.network.driver import DEFAULT_BRIDGE, NetworkDriver
+from hafen.network.host import HostDriver
+from hafen.network.none import NullDriver
+from hafen.spec import platform
+from hafen.spec.wire.hostconfig import LogConfig
+from hafen.storage.content import LocalContent
+from hafen.storage.database import Database
+from hafen.storage.overlay import OverlaySnapshotter
+from hafen.storage.snapshot import Snapshotter
+
+log = logging.getLogger(__name__)
+
+_KNOWN_RUNTIMES = ("runc", "crun")
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine, wired: its services, and what its life needs beside them."""
+
+    services: Services
+    recovery: Recovery
+    shims: ShimLink
+    scope: Scope
+    exits: Exits
+    events: Events
+    networks: Networks
+    snapshotter: Snapshotter
+    database: Database
+
+    async def start(self) -> None:
+        """After this what the database says is true."""
+        await self.shims.start()
+        await self.recovery.recover()
+
+    async def close(self) -> None:
+        """Orderly end: containers keep running."""
+        self.exits.close()
+        await self.scope.close()
+        await self.shims.close()
+        self.networks.close()
+        self.events.close()
+        self.snapshotter.close()
+        self.database.close()
+
+
+def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
+    """By the API's names. An engine with another bridge gets an nftables table of its own."""
+    table = "hafen" if config.bridge == DEFAULT_BRIDGE else f"hafen-{config.bridge}"
+    drivers: tuple[NetworkDriver, ...] = (BridgeDriver(table=table, warn=log.warning), HostDriver(), NullDriver())
+    return {driver.name: driver for driver in drivers}
+
+
+def runtimes(config: DaemonConfig) -> dict[str, str]:
+    """OCI runtimes by name; "hafen" is our own, the others are paths of binaries."""
+    found = {"hafen": "hafen"}
+    for name in _KNOWN_RUNTIMES:
+        path = shutil.which(name)
+        if path:
+            found[name] = path
+    return {**found, **config.runtimes}
+
+
+def engine_id(database: Database) -> str:
+    """This engine's id, made once."""
+    row = database.row("SELECT value FROM settings WHERE name = 'engine-id'")
+    if row is not None:
+        return str(row[0])
+    import uuid
+
+    made = str(uuid.uuid4())
+    with database.transaction():
+        database.execute("INSERT INTO settings (name, value) VALUES ('engine-id', ?)", (made,))
+    return made
+
+
+def snapshotter(config: DaemonConfig, database: Database) -> Snapshotter:
+    if config.storage_driver in ("overlay", "overlay2"):
+        return OverlaySnapshotter(database, f"{config.data_root}/snapshots/overlay")
+    if config.storage_driver == "vfs":
+        from hafen.storage.vfs import VfsSnapshotter
+
+        return VfsSnapshotter(database, f"{config.data_root}/snapshots/vfs")
+    raise InvalidArgument(f"unknown storage driver {config.storage_driver}; overlay and vfs are known")
+
+
+def wire(config: DaemonConfig) -> Engine:
+    """Everything of one engine, not started yet. Needs a running event loop."""
+    with ExitStack() as undo:
+        default_log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
+        hostconfig.check_log_config(default_log)
+        paths = Paths(config.run_root, config.data_root, config.cgroup_parent)
+        paths.make()
+        database = Database(paths.database)
+        undo.callback(database.close)
+        hierarchy = cgroup.open_hierarchy()
+        host = hostfacts.read(hierarchy.version)
+        events = Events(database)
+        containers = Containers(database)
+        containers.load()
+        snapshots = snapshotter(config, database)
+        undo.callback(snapshots.close)
+
+        def users_of_volume(name: str) -> list[str]:
+            return [one.id for one in containers if any(point.name == name for point in one.record.mounts)]
+
+        def users_of_image(identity: str) -> Sequence[ImageUser]:
+            return [ImageUser(one.id, one.alive) for one in containers if one.record.image_id == identity]
+
+        volumes = Volumes(database, paths.volumes, events, users_of_volume, new_id, time.time_ns)
+        volumes.load()
+        content = LocalContent(f"{config.data_root}/content")
+        store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
+        images = Images(store, users_of_image)
+        shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
+        members = Members(containers, shims, paths)
+        networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
+        scope = Scope()
+        mounting = Mounting(volumes, paths)
+        available = runtimes(config)
+        remover = Remover(database, containers, snapshots, volumes, events, paths)
+        exits = Exits(containers, networks, mounting, volumes, remover, events, scope)
+        starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
+        exits.restart = starter.run
+        logs = Logs(containers, paths, DRIVERS)
+        execs = Execs(containers, events, host, scope)
+        listing = Listing(containers, images, snapshots, paths)
+        stopper = Stopper(containers, starter, exits, events)
+        services = Services(
+            create=Creator(
+                database, containers, images, snapshots, volumes, networks, events, host, available, default_log
+            ),
+            start=starter,
+            stop=stopper,
+            remove=remover,
+            listing=listing,
+            inspect=Inspector(containers, execs, networks, logs, snapshots, events, host, paths),
+            stats=Stats(containers, hierarchy, host, paths),
+            attach=Attacher(containers, events, logs),
+            exec=execs,
+            copy=Copier(containers, snapshots, mounting, events),
+            commit=Committer(containers, images, events),
+            events=events,
+            system=System(
+                containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
+                engine_id(database), config.log_driver, config.labels, config.debug,
+                (versions.text(versions.NEWEST), versions.text(versions.OLDEST)),
+            ),
+            volumes=volumes,
+            networks=networks,
+            images=images,
+            logs=logs,
+        )  # fmt: skip
+        recovery = Recovery(
+            containers, snapshots, networks, mounting, remover, starter, exits, shims, images, hierarchy, paths, scope
+        )
+        undo.pop_all()
+    return Engine(services, recovery, shims, scope, exits, events, networks, snapshots, database)

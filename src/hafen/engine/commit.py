@@ -1,0 +1,103 @@
+"""Commit: an image of a container's changes, with its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hafen.engine.events import Events
+from hafen.engine.imageimport import CommitRequest
+from hafen.engine.images import Images
+from hafen.engine.records import Containers
+from hafen.errors import Conflict, HafenError
+from hafen.spec.lifecycle import Action, State
+from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.image import IdResponse, ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Committer:
+    """`Services.commit`."""
+
+    containers: Containers
+    images: Images
+    events: Events
+
+    async def commit(
+        self,
+        ref: str,
+        repo: str | None = None,
+        tag: str | None = None,
+        comment: str = "",
+        author: str = "",
+        pause: bool = True,
+        changes: tuple[str, ...] = (),
+        config: ContainerConfig | None = None,
+    ) -> IdResponse:
+        container = self.containers.find(ref)
+        if container.status.state in (State.REMOVING, State.DEAD):
+            raise Conflict(f"You cannot commit container {container.id} which is {container.status.state}")
+        record = container.record
+        paused = pause and container.status.state is State.RUNNING
+        if paused:
+            await container.running_shim().pause()
+            self.containers.transit(container, Action.PAUSE)
+            self.events.publish("container", "pause", container.id, container.event_attributes())
+        try:
+            identity = await self.images.commit(
+                CommitRequest(
+                    key=container.id,
+                    parent=self.images.resolve(record.image_id),
+                    config=as_image_config(merged(record.config, config)),
+                    repo=repo or "",
+                    tag=tag or "",
+                    comment=comment,
+                    author=author,
+                    created_by=" ".join((record.path, *record.args)),
+                    changes=changes,
+                )
+            )
+        finally:
+            if paused and container.status.state is State.PAUSED and container.shim is not None:
+                try:
+                    await container.shim.resume()
+                    self.containers.transit(container, Action.UNPAUSE)
+                    self.events.publish("container", "unpause", container.id, container.event_attributes())
+                except HafenError:
+                    if container.status.state is State.PAUSED:  # else it ended meanwhile
+                        raise
+        attributes = container.event_attributes(comment=comment, imageID=identity, imageRef=repo or "")
+        self.events.publish("container", "commit", container.id, attributes)
+        return IdResponse(id=identity)
+
+
+def merged(own: ContainerConfig, given: ContainerConfig | None) -> ContainerConfig:
+    """The container's configuration with what the client sent in its place (moby `merge`: the client's wins)."""
+    if given is None or given == ContainerConfig():
+        return own
+    default = ContainerConfig()
+    changed = {
+        field: getattr(given, field)
+        for field in ContainerConfig.__struct_fields__
+        if getattr(given, field) != getattr(default, field)
+    }
+    return msgspec.structs.replace(own, **changed)
+
+
+def as_image_config(config: ContainerConfig) -> ImageConfig:
+    """What an image says of containers; hostname, streams and the like stay behind."""
+    return ImageConfig(
+        user=config.user,
+        exposed_ports=config.exposed_ports,
+        env=config.env or [],
+        entrypoint=config.entrypoint or [],
+        cmd=config.cmd or [],
+        volumes=config.volumes or {},
+        working_dir=config.working_dir,
+        labels=config.labels,
+        stop_signal=config.stop_signal,
+        healthcheck=config.healthcheck,
+        on_build=config.on_build or [],
+        shell=config.shell,
+    )

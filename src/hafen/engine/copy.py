@@ -1,0 +1,303 @@
+"""Archive get, put and stat inside a container, and export of its whole root.
+
+A running container is reached through the root of its own mount namespace, so that its volumes and mounts are seen as
+it sees them; a stopped one through a mount of its snapshot that is attached nowhere, with its volumes and binds in
+their places. Paths are resolved by openat2(RESOLVE_IN_ROOT): no link leads out (CVE-2018-15664, CVE-2019-14271).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from hafen.engine.events import Events
+from hafen.engine.feed import consume, produce
+from hafen.engine.mounting import Mounting
+from hafen.engine.records import Container, Containers
+from hafen.errors import Forbidden, InvalidArgument, NotFound, NotImplemented, System
+from hafen.kernel import fs
+from hafen.spec import units
+from hafen.spec.lifecycle import State
+from hafen.spec.wire.container import PathStat
+from hafen.storage import archive, compression, pack
+from hafen.storage.archive import Reader, Source
+from hafen.storage.extract import Extractor, Policy
+from hafen.storage.snapshot import Snapshotter, Tree
+from hafen.storage.tarformat import DIRECTORY, Entry
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Go's os.FileMode (io/fs/fs.go), which is what clients expect in the stat header.
+_GO_KINDS = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+}
+_GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory that stands for a part of the container's tree: `path` is relative to the descriptor `root`."""
+
+    root: int
+    path: str
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a container's tree is reached: by its process's root, or by its snapshot with the mounts on top."""
+
+    pid: int
+    tree: Tree
+    mounts: tuple[tuple[str, str, bool], ...]  # destination, source, read-only; longest destination first
+    readonly: bool
+
+    @contextmanager
+    def place(self, path: str, *, write: bool = False) -> Iterator[Place]:
+        """Where an absolute path of the container is; in a thread."""
+        with ExitStack() as undo:
+            if self.pid:
+                root = os.open(f"/proc/{self.pid}/root", _OPEN_DIRECTORY)
+                undo.callback(os.close, root)
+                yield Place(root, path, self.readonly and not self._mounted(path))
+                return
+            mounted = self._mounted(path)
+            if mounted is not None:
+                destination, source, readonly = mounted
+                flags = _OPEN_DIRECTORY if os.path.isdir(source) else os.O_RDONLY | os.O_CLOEXEC
+                root = os.open(source, flags)
+                undo.callback(os.close, root)
+                yield Place(root, path[len(destination) :] or "/", readonly)
+                return
+            root = self.tree.open_root(readonly=not write)
+            undo.callback(os.close, root)
+            yield Place(root, path, self.readonly)
+
+    def _mounted(self, path: str) -> tuple[str, str, bool] | None:
+        for mounted in self.mounts:
+            if path == mounted[0] or path.startswith(f"{mounted[0]}/"):
+                return mounted
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Copier:
+    """`Services.copy`."""
+
+    containers: Containers
+    snapshotter: Snapshotter
+    mounting: Mounting
+    events: Events
+
+    async def stat(self, ref: str, path: str) -> PathStat:
+        container = self.containers.find(ref)
+        view = self._view(container)
+        with _explained(path, ref), view.place(_absolute(path)) as place:
+            return _stat(place, path)
+
+    async def get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        found = await self.stat(ref, path)
+        container = self.containers.find(ref)
+        view = self._view(container)
+        attributes = container.event_attributes(path=path)
+        self.events.publish("container", "archive-path", container.id, attributes)
+        return found, produce(lambda: pack.joined(_packed(view, path)))
+
+    async def put(
+        self,
+        ref: str,
+        path: str,
+        archive: AsyncIterator[bytes],
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        container = self.containers.find(ref)
+        if copy_uid_gid and container.record.config.user not in ("", "0", "root", "0:0", "root:root"):
+            raise NotImplemented("copyUIDGID into containers with a user of their own is not implemented yet")
+        view = self._view(container)
+
+        def work(chunks: Iterator[bytes]) -> None:
+            with _explained(path, ref), view.place(_absolute(path), write=True) as place:
+                if place.readonly:
+                    raise Forbidden("container rootfs is marked read-only")
+                _unpack(place, path, chunks, no_overwrite_dir_non_dir)
+
+        await consume(archive, work)
+        attributes = container.event_attributes(path=path)
+        self.events.publish("container", "extract-to-dir", container.id, attributes)
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        container = self.containers.find(ref)
+        tree = self.snapshotter.tree(container.id)
+
+        def packed() -> Iterator[bytes]:
+            root = tree.open_root(readonly=True)
+            try:
+                yield from pack.tree(root)
+                yield archive.end()
+            finally:
+                os.close(root)
+
+        self.events.publish("container", "export", container.id, container.event_attributes())
+        return produce(lambda: pack.joined(packed()))
+
+    def _view(self, container: Container) -> View:
+        record = container.record
+        found = []
+        for point in record.mounts:
+            if point.type == "volume" and not point.subpath:
+                found.append((point.destination, self.mounting.volumes.path(point.name), not point.rw))
+            elif point.type == "bind" and os.path.lexists(point.source):
+                found.append((point.destination, point.source, not point.rw))
+        found.sort(key=lambda mounted: len(mounted[0]), reverse=True)
+        pid = container.status.pid if container.status.state in (State.RUNNING, State.PAUSED) else 0
+        return View(pid, self.snapshotter.tree(container.id), tuple(found), record.host_config.readonly_rootfs)
+
+
+@contextmanager
+def _explained(path: str, ref: str) -> Iterator[None]:
+    """What the kernel says of a path, as Docker says it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise NotFound(f"Could not find the file {path} in container {ref}") from error
+        if error.errno == errno.EROFS:
+            raise Forbidden("container rootfs is marked read-only") from error
+        raise System(f"{path} in container {ref}: {os.strerror(error.errno or 0)}") from error
+
+
+def _absolute(path: str) -> str:
+    if "\0" in path:
+        raise InvalidArgument("a path cannot contain a NUL byte")
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _must_be_directory(path: str) -> bool:
+    return path.endswith(("/", "/."))
+
+
+def _open(place: Place, path: str, *, follow: bool) -> int:
+    """The object at a place's path (O_PATH); its last component is followed only where asked."""
+    flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    if place.path == "/" and not stat.S_ISDIR(os.fstat(place.root).st_mode):
+        return os.dup(place.root)  # a file that is mounted
+    if _must_be_directory(path):
+        flags |= os.O_DIRECTORY
+    return fs.open_in_root(place.root, place.path, flags)
+
+
+def _stat(place: Place, path: str) -> PathStat:
+    descriptor = _open(place, path, follow=_must_be_directory(path))
+    try:
+        status = os.fstat(descriptor)
+        target = ""
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink("", dir_fd=descriptor)
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(_absolute(path)), target))
+    finally:
+        os.close(descriptor)
+    mode = stat.S_IMODE(status.st_mode) & 0o777 | _GO_KINDS.get(stat.S_IFMT(status.st_mode), 0)
+    for bit, go_bit in _GO_BITS:
+        if status.st_mode & bit:
+            mode |= go_bit
+    return PathStat(
+        name=_name(path), size=status.st_size, mode=mode,
+        mtime=units.format_timestamp(status.st_mtime_ns) if status.st_mtime_ns > 0 else "1970-01-01T00:00:00Z",
+        link_target=target,
+    )  # fmt: skip
+
+
+def _name(path: str) -> str:
+    """Go's path.Base, which is `.` for what ends in `/.`."""
+    return "." if path.endswith("/.") else posixpath.basename(path.rstrip("/")) or "/"
+
+
+def _packed(view: View, path: str) -> Iterator[bytes]:
+    """A tar of one path: a file under its name, a directory with all below it."""
+    with view.place(_absolute(path)) as place:
+        descriptor = _open(place, path, follow=_must_be_directory(path))
+        try:
+            directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+        name = _name(path)
+        if directory:
+            yield from _packed_directory(place, name)
+        else:
+            yield from _packed_file(place, name)
+        yield archive.end()
+
+
+def _packed_directory(place: Place, name: str) -> Iterator[bytes]:
+    root = fs.open_in_root(place.root, place.path, _OPEN_DIRECTORY)
+    try:
+        packer = pack.Packer(root)
+        prefix = "" if name == "/" else f"{name}/"
+        yield from packer.member("", prefix or "./")
+        for below in pack.walk(root):
+            yield from packer.member(below, prefix + below)
+    finally:
+        os.close(root)
+
+
+def _packed_file(place: Place, name: str) -> Iterator[bytes]:
+    parent, base = posixpath.split(place.path)
+    if not stat.S_ISDIR(os.fstat(place.root).st_mode):
+        # A mounted file: its directory on the host is not ours to list, its own name is reached through /proc.
+        raise NotImplemented("copying a single file that is mounted into a stopped container is not implemented yet")
+    root = fs.open_in_root(place.root, parent, _OPEN_DIRECTORY)
+    try:
+        yield from pack.Packer(root).member(base, name)
+    finally:
+        os.close(root)
+
+
+class _Guarded(Reader):
+    """Refuses members that would put a directory in place of something else, or the other way round."""
+
+    root: int
+
+    def __iter__(self) -> Iterator[Entry]:
+        for item in super().__iter__():
+            self._check(item)
+            yield item
+
+    def _check(self, item: Entry) -> None:
+        try:
+            present = fs.open_in_root(self.root, item.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            directory = stat.S_ISDIR(os.fstat(present).st_mode)
+        finally:
+            os.close(present)
+        if directory and item.type != DIRECTORY:
+            raise InvalidArgument(f'cannot overwrite directory "{item.name}" with non-directory "{item.name}"')
+        if not directory and item.type == DIRECTORY:
+            raise InvalidArgument(f'cannot overwrite non-directory "{item.name}" with directory "{item.name}"')
+
+
+def _unpack(place: Place, path: str, chunks: Iterator[bytes], guarded: bool) -> None:
+    try:
+        root = fs.open_in_root(place.root, place.path, _OPEN_DIRECTORY)
+    except NotADirectoryError as error:
+        raise InvalidArgument("extraction point is not a directory") from error
+    try:
+        source = Source(compression.decompressed(chunks))
+        reader = _Guarded(source, require_end=False) if guarded else Reader(source, require_end=False)
+        if isinstance(reader, _Guarded):
+            reader.root = root
+        with Extractor(f"/proc/self/fd/{root}", Policy()) as extractor:
+            extractor.run(reader)
+    finally:
+        os.close(root)

@@ -1,0 +1,218 @@
+"""info, version, disk usage: the truth about this host and engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from hafen.engine.events import Events
+from hafen.engine.hostfacts import HostFacts
+from hafen.engine.images import Images
+from hafen.engine.listing import Listing
+from hafen.engine.paths import Paths
+from hafen.engine.records import Containers
+from hafen.engine.volumes import Volumes
+from hafen.errors import NotImplemented
+from hafen.kernel.cgroup import Hierarchy
+from hafen.spec import units
+from hafen.spec.lifecycle import State
+from hafen.spec.wire import system as wire
+from hafen.storage.snapshot import Snapshotter
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """`Services.system`."""
+
+    containers: Containers
+    images: Images
+    volumes: Volumes
+    snapshotter: Snapshotter
+    listing: Listing
+    events: Events
+    host: HostFacts
+    hierarchy: Hierarchy
+    paths: Paths
+    runtimes: Mapping[str, str]
+    engine_id: str
+    log_driver: str
+    labels: tuple[str, ...]
+    debug: bool
+    api_versions: tuple[str, str]
+
+    async def version(self) -> wire.SystemVersion:
+        version = metadata.version("hafen")
+        newest, oldest = self.api_versions
+        details = {
+            "ApiVersion": newest,
+            "Arch": self.host.architecture,
+            "Experimental": "false",
+            "KernelVersion": self.host.kernel,
+            "MinAPIVersion": oldest,
+            "Os": "linux",
+            "Python": sys.version.split()[0],
+        }
+        return wire.SystemVersion(
+            platform=wire.PlatformName(name="Hafen"),
+            components=[wire.ComponentVersion(name="Engine", version=version, details=details)],
+            version=version,
+            api_version=newest,
+            min_api_version=oldest,
+            go_version="",
+            os="linux",
+            arch=self.host.architecture,
+            kernel_version=self.host.kernel,
+        )
+
+    async def info(self) -> wire.SystemInfo:
+        states = [container.status.state for container in self.containers]
+        running = sum(state in (State.RUNNING, State.RESTARTING) for state in states)
+        paused = states.count(State.PAUSED)
+        release = os_release()
+        has = self.hierarchy.controllers
+        old = self.host.cgroup_version == 1
+        return wire.SystemInfo(
+            id=self.engine_id,
+            containers=len(states),
+            containers_running=running,
+            containers_paused=paused,
+            containers_stopped=len(states) - running - paused,
+            images=len(await self.images.list()),
+            driver=self.snapshotter.name,
+            plugins=wire.PluginsInfo(
+                volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]
+            ),
+            memory_limit="memory" in has,
+            swap_limit="memory" in has and _swap_accounting(old),
+            cpu_cfs_period="cpu" in has,
+            cpu_cfs_quota="cpu" in has,
+            cpu_shares="cpu" in has,
+            cpu_set="cpuset" in has,
+            pids_limit="pids" in has,
+            oom_kill_disable=old and "memory" in has,
+            ipv4_forwarding=_first_line("/proc/sys/net/ipv4/ip_forward") == "1",
+            debug=self.debug,
+            n_fd=len(os.listdir("/proc/self/fd")),
+            n_goroutines=0,
+            system_time=units.format_timestamp(time.time_ns()),
+            logging_driver=self.log_driver,
+            cgroup_driver="cgroupfs",
+            cgroup_version=str(self.host.cgroup_version),
+            n_events_listener=self.events.listeners,
+            kernel_version=self.host.kernel,
+            operating_system=release.get("PRETTY_NAME", "Linux"),
+            os_version=release.get("VERSION_ID", ""),
+            os_type="linux",
+            architecture=os.uname().machine,
+            registry_config=wire.RegistryConfig(
+                insecure_registry_cidrs=["127.0.0.0/8"],
+                index_configs={"docker.io": wire.IndexInfo(name="docker.io", secure=True, official=True)},
+            ),
+            ncpu=len(self.host.cpus),
+            mem_total=self.host.memory,
+            docker_root_dir=self.paths.data_root,
+            http_proxy=os.environ.get("HTTP_PROXY", ""),
+            https_proxy=os.environ.get("HTTPS_PROXY", ""),
+            no_proxy=os.environ.get("NO_PROXY", ""),
+            name=self.host.hostname,
+            labels=list(self.labels),
+            server_version=metadata.version("hafen"),
+            runtimes={name: wire.RuntimeInfo(path=path) for name, path in self.runtimes.items()},
+            default_runtime="hafen",
+            live_restore_enabled=True,
+            init_binary="tini" if self.host.init else "",
+            firewall_backend=wire.FirewallInfo(driver="nftables"),
+            security_options=["name=seccomp,profile=builtin", *(["name=apparmor"] if self.host.apparmor else [])]
+            + (["name=cgroupns"] if not old else []),
+        )
+
+    async def df(self, types: tuple[str, ...] = ()) -> wire.DiskUsage:
+        """`types` empty means all: container, image, volume, build-cache."""
+        wanted = types or ("container", "image", "volume", "build-cache")
+        usage = wire.DiskUsage()
+        if "container" in wanted:
+            usage = _with(usage, container_usage=await self._containers())
+        if "image" in wanted:
+            usage = _with(usage, image_usage=await self._images())
+        if "volume" in wanted:
+            volumes = list(await self.volumes.usage())
+            free = [one for one in volumes if one.usage_data and not one.usage_data.ref_count]
+            usage = _with(
+                usage,
+                volume_usage=wire.VolumeUsageSummary(
+                    active_count=len(volumes) - len(free),
+                    items=volumes,
+                    reclaimable=sum(one.usage_data.size for one in free if one.usage_data),
+                    total_count=len(volumes),
+                    total_size=sum(one.usage_data.size for one in volumes if one.usage_data),
+                ),
+            )
+        if "build-cache" in wanted:
+            usage = _with(usage, build_cache_usage=wire.BuildCacheUsage())
+        return usage
+
+    async def _containers(self) -> wire.ContainerUsage:
+        items = list(await self.listing.list(all=True, size=True))
+        active = [one for one in items if one.state in ("running", "paused", "restarting")]
+        return wire.ContainerUsage(
+            active_count=len(active),
+            items=items,
+            reclaimable=sum(one.size_rw for one in items if one not in active),
+            total_count=len(items),
+            total_size=sum(one.size_rw for one in items),
+        )
+
+    async def _images(self) -> wire.ImageUsage:
+        items = list(await self.images.list())
+        used = {container.record.image_id for container in self.containers}
+        return wire.ImageUsage(
+            active_count=sum(one.id in used for one in items),
+            items=items,
+            reclaimable=sum(one.size for one in items if one.id not in used),
+            total_count=len(items),
+            total_size=sum(one.size for one in items),
+        )
+
+    async def auth(self, config: wire.AuthConfig) -> wire.AuthResponse:
+        raise NotImplemented("logging in to registries is not implemented yet")
+
+
+def _with(usage: wire.DiskUsage, **parts: object) -> wire.DiskUsage:
+    import msgspec
+
+    return msgspec.structs.replace(usage, **parts)
+
+
+def os_release() -> dict[str, str]:
+    """os-release(5)."""
+    found = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    name, equals, value = line.strip().partition("=")
+                    if equals and not name.startswith("#"):
+                        found[name] = value.strip("\"'")
+            return found
+        except OSError:
+            continue
+    return found
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
+def _swap_accounting(old: bool) -> bool:
+    return not old or os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
