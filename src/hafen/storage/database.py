@@ -136,7 +136,7 @@ class Database:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._undo: list[Callable[[], None]] = []
         self._done: list[Callable[[], None]] = []
-        self._connection = sqlite3.connect(self.path, timeout=2, isolation_level=None, cached_statements=512)
+        self._connection = sqlite3.connect(self.path, timeout=0.3, isolation_level=None, cached_statements=512)
         try:
             self._open(migrations)
         except sqlite3.OperationalError as error:

@@ -85,7 +85,9 @@ def _xattrs(descriptor: int) -> dict[str, bytes]:
         names = os.listxattr(descriptor)
     except OSError:
         return {}  # a file system without them
-    return {name: os.getxattr(descriptor, name) for name in sorted(names) if name.startswith(_XATTRS)}
+    # A name with "=" cannot be told from its value in a pax record.
+    wanted = (name for name in sorted(names) if name.startswith(_XATTRS) and "=" not in name)
+    return {name: os.getxattr(descriptor, name) for name in wanted}
 
 
 def _contents(descriptor: int, size: int) -> Iterator[bytes]:

@@ -101,8 +101,6 @@ def decode(block: bytes) -> Header:
         path = f"{text(prefix)}/{path}"
     letter = kind.decode("latin-1")
     letter = _SAME.get(letter, letter)
-    if letter == FILE and path.endswith("/"):
-        letter = DIRECTORY  # before POSIX.1-1988 that was the only mark of a directory
     device = letter in (CHAR, BLOCKDEV)
     return Header(
         path, number(mode), number(uid), number(gid), number(size), number(mtime), letter, text(linkname),
@@ -179,6 +177,8 @@ def entry(header: Header, records: Mapping[str, bytes], name: str | None, linkna
             size = decimal(value)
     if "GNU.sparse.name" in records:
         path = records["GNU.sparse.name"].decode("utf-8", "surrogateescape")
+    if kind == FILE and path.endswith("/"):
+        kind = DIRECTORY  # before POSIX.1-1988 that was the only mark of a directory
     if kind not in (FILE, GNU_SPARSE):
         size = 0  # as GNU tar and Go's archive/tar read them: only files have content
     if size < 0 or not 0 <= uid < 1 << 32 or not 0 <= gid < 1 << 32:
