@@ -95,9 +95,7 @@ class Exits:
         attributes = container.event_attributes(exitCode=str(exit.code), execDuration=str(int(ran_for)))
         self._events.publish("container", "die", container.id, attributes)
         self._release(container)
-        container.resolve(
-            WaitResult(exit.code, exit.error), *(("next-exit",) if again else ("next-exit", "not-running"))
-        )
+        container.resolve(WaitResult(exit.code), *(("next-exit",) if again else ("next-exit", "not-running")))
         for ended in container.exits:
             if not ended.done():
                 ended.set_result(None)
@@ -129,10 +127,9 @@ class Exits:
             if self._containers.lookup(container.id) is container and not container.alive:
                 await self._remover.forget(container, volumes=True)
 
-    def start_failed(self, container: Container, code: int, reason: str) -> None:
+    def start_failed(self, container: Container) -> None:
         """A start came to nothing: an auto-removed container goes, others stay as they were."""
         if container.record.host_config.auto_remove:
-            container.resolve(WaitResult(code, reason), "removed", "not-running", "next-exit")
             self._scope.start(self._auto_remove_later(container), f"remove {container.id}")
 
     def _restart_after(self, container: Container, pause: float) -> None:

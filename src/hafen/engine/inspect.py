@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +17,7 @@ from hafen.engine.hostfacts import HostFacts
 from hafen.engine.logs import Logs
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
-from hafen.engine.records import Container, Containers, Status
+from hafen.engine.records import Container, Containers, Record, Status
 from hafen.engine.start import block_devices
 from hafen.errors import Conflict, HafenError, InvalidArgument, System
 from hafen.spec import names, runtime_config, units
@@ -25,7 +27,7 @@ from hafen.spec.wire import container as wire
 from hafen.spec.wire.hostconfig import HostConfig, Resources
 from hafen.spec.wire.image import GraphDriver
 from hafen.spec.wire.network import EndpointSettings, NetworkSettings
-from hafen.storage.snapshot import Snapshotter
+from hafen.storage.snapshot import Change, ChangeKind, Snapshotter
 
 _LIMITS = tuple(field.name for field in msgspec.structs.fields(Resources))
 
@@ -90,9 +92,12 @@ class Inspector:
     async def changes(self, ref: str) -> list[wire.FilesystemChange]:
         container = self.containers.find(ref)
         tree = self.snapshotter.tree(container.id)
-        return await asyncio.to_thread(
-            lambda: [wire.FilesystemChange(path=change.path, kind=int(change.kind)) for change in tree.changes()]
-        )
+        ours = mount_targets(container.record)
+
+        def find() -> list[wire.FilesystemChange]:
+            return without_mount_targets(tree.changes(), ours)
+
+        return await asyncio.to_thread(find)
 
     async def rename(self, ref: str, name: str) -> None:
         if not name:
@@ -150,6 +155,38 @@ class Inspector:
         titles, processes = await _ps((ps_args or "-ef").split(), pids)
         self.events.publish("container", "top", container.id, container.event_attributes())
         return wire.TopResponse(processes=processes, titles=titles)
+
+
+_SYSTEM_TARGETS = (
+    "/dev",
+    "/proc",
+    "/sys",
+    "/etc",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/sbin/docker-init",
+)
+
+
+def mount_targets(record: Record) -> frozenset[str]:
+    """Paths that a start makes where the image lacks them, so that something can be mounted there."""
+    return frozenset((*_SYSTEM_TARGETS, *(point.destination for point in record.mounts)))
+
+
+def without_mount_targets(changes: Iterable[Change], targets: Collection[str]) -> list[wire.FilesystemChange]:
+    """What the container changed itself: Docker keeps mount targets in a layer below and does not show them, nor the
+    directories that changed for their sake alone."""
+    shown: list[wire.FilesystemChange] = []
+    parents = {posixpath.dirname(target) for target in targets}
+    kept = [change for change in changes if change.kind is not ChangeKind.ADDED or change.path not in targets]
+    for index, change in enumerate(kept):
+        if change.path in parents and change.kind is ChangeKind.MODIFIED:
+            below = kept[index + 1].path if index + 1 < len(kept) else ""
+            if not below.startswith(f"{change.path}/"):
+                continue
+        shown.append(wire.FilesystemChange(path=change.path, kind=int(change.kind)))
+    return shown
 
 
 def merge_limits(old: HostConfig, new: Resources) -> HostConfig:

@@ -7,8 +7,8 @@
     and what no record knows is removed: shims with their containers, cgroups, run and data directories,
     snapshots, links and addresses
 
-Docker reports 255 for what it does not know. A shim that was killed takes its container with it by SIGKILL, so it is 137
-where the machine did not reboot, and 255 where it did.
+                        neither                 -> killed, with the machine or by hand: what is left is swept
+where the machine did not reboot, 255 where it did.
 """
 
 from __future__ import annotations

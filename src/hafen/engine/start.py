@@ -37,6 +37,8 @@ from hafen.spec.runtime_config import Device, DeviceRule
 from hafen.spec.wire.hostconfig import HostConfig, Resources
 from hafen.storage.snapshot import Snapshotter
 
+# Docker's words for what its runtime refused; clients and their tests look for parts of it.
+_FAILED = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
 _CLIENT_PATIENCE = 2.0  # seconds for a client that was told to attach to hand over its socket
 
 
@@ -115,7 +117,13 @@ class Starter:
                 device_numbers=block_devices(record.host_config),
             )
             config = specgen.build(record, self.host, found)
-            shim = await self.shims.spawn(self._request(record, config, netns), clients)
+            request = self._request(record, config, netns)
+            try:
+                shim = await self.shims.spawn(request, clients)
+            except StartFailed as error:
+                raise StartFailed(f"{_FAILED}{error.message}: unknown", error.exit_code) from error
+            except System as error:
+                raise System(f"{_FAILED}unable to start container process: {error.message}: unknown") from error
             undo.pop_all()
         if netns is not None:
             netns.close()
@@ -185,7 +193,9 @@ class Starter:
         if other.id == record.id:
             raise InvalidArgument(f"cannot join own {what} namespace")
         if not other.alive:
-            raise Conflict(f"cannot join {what} namespace of a non running container: {other.id}")
+            if what == "net":
+                raise Conflict(f"cannot join network of a non running container: {other.id}")
+            raise Conflict(f"failed to join {what.upper()} namespace: container {other.id} is not running")
         return other
 
     async def _network_namespace(self, wanted: HostConfig, namespaces: Mapping[str, str]) -> NetnsHandle | None:
@@ -206,7 +216,7 @@ class Starter:
         code = error.exit_code if isinstance(error, StartFailed) else 128
         reason = error.message if isinstance(error, HafenError) else f"{type(error).__name__}: {error}"
         self.containers.amend(container, error=reason, exit_code=code)
-        self.exits.start_failed(container, code, reason)
+        self.exits.start_failed(container)
 
 
 def guest_of(record: Record) -> Guest:

@@ -227,7 +227,10 @@ def _words(value: int) -> str:
 def set_oom_score(pid: int, score: int) -> str:
     """Write `score` for `pid`; "" or the warning that it was left where lowering it needs CAP_SYS_RESOURCE."""
     path = f"/proc/{pid}/oom_score_adj"
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # an exec that has ended already, and whose parent was quick
+        return ""
     try:
         present = int(os.read(fd, 16))
         if present == score:
@@ -235,6 +238,8 @@ def set_oom_score(pid: int, score: int) -> str:
         os.lseek(fd, 0, os.SEEK_SET)
         os.write(fd, str(score).encode())
     except OSError as error:
+        if error.errno == errno.ESRCH:
+            return ""
         if error.errno == errno.EACCES:
             return f"oom_score_adj: {score} needs CAP_SYS_RESOURCE; left at {present}"
         if error.errno == errno.EINVAL:
