@@ -184,6 +184,7 @@ def _make_busybox(folder: Path) -> bytes:
     for applet in applets:
         if applet != "busybox":
             (folder / "bin" / applet).symlink_to("busybox")
+    folder.chmod(0o755)
     (folder / "tmp").chmod(0o1777)
     (folder / "etc/passwd").write_text(
         "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"

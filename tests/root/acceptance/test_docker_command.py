@@ -26,7 +26,7 @@ def test_hello_world_on_the_host_image(engine: EngineProcess) -> None:
 
 def test_hello_world_with_a_terminal(engine: EngineProcess) -> None:
     with Terminal(["docker", "run", "--rm", "-t", "host", "echo", "Hello World"], engine.environment) as terminal:
-        terminal.expect("Hello World\r\n")
+        terminal.expect("Hello World\r")
         assert terminal.wait() == 0
 
 
@@ -47,6 +47,7 @@ def test_interactive_shell(engine: EngineProcess) -> None:
         terminal.type("echoed by cat\r")
         terminal.expect("echoed by cat\r\nechoed by cat\r\n")
         terminal.type("\x03")
+        terminal.expect("#")
         terminal.type("exit 7\r")
         assert terminal.wait() == 7
         assert terminal.restored()
