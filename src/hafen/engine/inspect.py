@@ -69,11 +69,11 @@ class Inspector:
             log_path=self.logs.log_path(container) if status.started_ns else "",
             name=f"/{record.name}",
             restart_count=status.restart_count,
-            driver=record.snapshotter,
+            driver=shown_driver(record.snapshotter),
             platform=record.platform,
             exec_ids=self.execs.ids(container),
             host_config=record.host_config,
-            graph_driver=GraphDriver(data=None, name=record.snapshotter),
+            graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
             mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
             config=record.config,
             network_settings=NetworkSettings(
@@ -155,6 +155,11 @@ class Inspector:
         titles, processes = await _ps((ps_args or "-ef").split(), pids)
         self.events.publish("container", "top", container.id, container.event_attributes())
         return wire.TopResponse(processes=processes, titles=titles)
+
+
+def shown_driver(name: str) -> str:
+    """Docker's name of a snapshotter, which clients compare."""
+    return "overlay2" if name == "overlay" else name
 
 
 _SYSTEM_TARGETS = (

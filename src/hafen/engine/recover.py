@@ -2,12 +2,12 @@
 
     for each record     shim answers            -> it runs; its exit is watched again
                         exit.json of that run   -> exited, with that code
-                        neither                 -> killed with the machine or by hand: what is left is swept, 137
+                        neither                 -> killed, by hand or with the machine: what is left is swept
     then                restart policies, auto-removes and removals that were cut short are carried out
     and what no record knows is removed: shims with their containers, cgroups, run and data directories,
     snapshots, links and addresses
 
-                        neither                 -> killed, with the machine or by hand: what is left is swept
+Docker reports 255 for what it does not know. A shim that was killed takes its container along by SIGKILL, so it is 137
 where the machine did not reboot, 255 where it did.
 """
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.images import Images
+from hafen.engine.inspect import shown_driver
 from hafen.engine.listing import Listing
 from hafen.engine.paths import Paths
 from hafen.engine.records import Containers
@@ -85,7 +86,7 @@ class System:
             containers_paused=paused,
             containers_stopped=len(states) - running - paused,
             images=len(await self.images.list()),
-            driver=self.snapshotter.name,
+            driver=shown_driver(self.snapshotter.name),
             plugins=wire.PluginsInfo(
                 volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]
             ),
