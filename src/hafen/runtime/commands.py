@@ -19,6 +19,7 @@ from hafen.spec import runtime_config
 from hafen.spec.runtime_config import Capabilities, Config, Process, Resources, User
 
 _STDIO = Stdio(0, 1, 2)
+_KILL_MILLISECONDS = 10_000
 
 
 def create(store: Store, arguments: Arguments) -> int:
@@ -142,8 +143,10 @@ def delete(store: Store, arguments: Arguments) -> int:
                 process.pidfd_send_signal(pidfd, signal.SIGKILL)
                 poll = select.poll()
                 poll.register(pidfd, select.POLLIN)
-                poll.poll()
+                ended = poll.poll(_KILL_MILLISECONDS)
                 os.close(pidfd)
+                if not ended:  # pid_namespaces(7): it cannot end before others reap what they started inside
+                    raise System("container init still running")
             cgroup.kill()
             cgroup.remove()
             stopped = {**oci_state(store, record, config), "status": "stopped", "pid": 0}
