@@ -4,6 +4,7 @@
 Whatever goes wrong is sent to the parent with the name of the step (`hafen.runtime.sync`), and the child exits.
 """
 
+import gc
 import os
 import select
 import signal
@@ -113,6 +114,7 @@ def join(stage: Stage, order: Order, pidfd: int, flags: int) -> NoReturn:
 
 
 def _enter_cgroup(stage: Stage, order: Order) -> None:
+    gc.disable()  # a collection writes to every object: to pages shared with the parent
     stage.doing(_CGROUP)
     cgroup.enter(order.cgroup_entries)
 
