@@ -84,6 +84,7 @@ class Engine:
         await self.shims.close()
         self.networks.close()
         self.events.close()
+        self.services.images.close()
         self.snapshotter.close()
         self.database.close()
 
