@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hafen.engine.feed import consume
 from hafen.engine.imagestore import BASE_LABEL, HOST, Image, ImageStore, NewLayer
+from hafen.errors import NotImplemented
 from hafen.spec import changes as instructions
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
@@ -196,17 +197,22 @@ async def commit(store: ImageStore, request: CommitRequest) -> str:
 
 def ensure_host(store: ImageStore, data_root: str, run_root: str, machine_id: str | None = None) -> Image:
     """On start: the `host` image is there and its mask is up to date. NotImplemented where the snapshotter cannot."""
+    hostroot.remove_stale_masks()
     machine = hostroot.machine_id() if machine_id is None else machine_id
     data = hostroot.document(machine, store.platform.architecture)
-    identity = store.content.put(data)
     document = documents.read_image(data)
     key = document.rootfs.diff_ids[0]
     mask = hostroot.mask_place(data_root, run_root)
+    try:
+        store.snapshots.register_root(key, (mask, "/"))
+    except NotImplemented:
+        hostroot.remove_mask(mask)
+        raise
+    identity = store.content.put(data)
     hostroot.update_mask(mask, hostroot.hidden_paths((data_root, run_root)))
     store.content.sync()
     store.builtin = identity
     with store.database.transaction():
-        store.snapshots.register_root(key, (mask, "/"))
         store.add_host_layer(key)
         store.add_image(identity, document)
         store.set_tag(reference.parse(HOST), identity)

@@ -29,6 +29,10 @@ from hafen.storage.snapshot import OPAQUE
 LABEL = "hafen.source"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_SHARED_PARENT = "/dev/shm"
+_SHARED = "hafen-"
+_OWNER = "data-root"
+
 _ENGINES = ("/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/etc/kubernetes")
 _HOMES = (".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config/gcloud", ".netrc", ".git-credentials")
 _KEYS = ("/etc/ssh/ssh_host_*_key", "/etc/ssl/private", "/etc/shadow-", "/etc/gshadow-", "/etc/krb5.keytab")
@@ -74,20 +78,40 @@ def mask_place(data_root: str, run_root: str) -> str:
     """A directory for the mask on another file system than `/`, made where it is missing: below the run directory
     where /run is a tmpfs, else in /dev/shm. NotImplemented where neither is one."""
     device = os.stat("/").st_dev
-    name = f"hafen-{digests.hex_of(digests.of(os.path.abspath(data_root).encode()))[:12]}"
-    for parent, base in ((run_root, "mask"), ("/dev/shm", name)):
-        if os.path.isdir(parent) and os.stat(parent).st_dev != device:
-            place = f"{parent}/{base}"
-            # Another user could have made it first in a directory that all may write.
-            try:
-                os.mkdir(place, 0o700)
-            except FileExistsError:
-                status = os.stat(place, follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                    raise System(f"{place} is in the way: it is not this engine's") from None
-            os.makedirs(f"{place}/fs", exist_ok=True)
-            return f"{place}/fs"
+    data_root = os.path.abspath(data_root)
+    name = f"{_SHARED}{digests.hex_of(digests.of(data_root.encode()))[:12]}"
+    for parent, base in ((run_root, "mask"), (_SHARED_PARENT, name)):
+        if not os.path.isdir(parent) or os.stat(parent).st_dev == device:
+            continue
+        place = f"{parent}/{base}"
+        try:
+            os.mkdir(place, 0o700)
+        except FileExistsError:
+            # Another user could have made it first, where everyone may write.
+            status = os.stat(place, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise System(f"{place} is in the way: it is not this engine's") from None
+        os.makedirs(f"{place}/fs", exist_ok=True)
+        with open(f"{place}/{_OWNER}", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(data_root)
+        return f"{place}/fs"
     raise NotImplemented("the host image needs a tmpfs on /run or /dev/shm")
+
+
+def remove_stale_masks(parent: str = "") -> None:
+    """Masks of engines whose data is gone: nobody else would."""
+    parent = parent or _SHARED_PARENT
+    for name in os.listdir(parent) if os.path.isdir(parent) else ():
+        place = f"{parent}/{name}"
+        if not name.startswith(_SHARED) or os.lstat(place).st_uid != os.geteuid():
+            continue
+        try:
+            with open(f"{place}/{_OWNER}", encoding="utf-8", errors="surrogateescape") as file:
+                data_root = file.read()
+        except OSError:
+            continue  # being made just now, or nothing of ours
+        if data_root and not os.path.exists(data_root):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def remove_mask(directory: str) -> None:

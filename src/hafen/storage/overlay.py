@@ -165,7 +165,7 @@ class OverlayTree:
         return os.open(self.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open_root(self, *, readonly: bool = True) -> int:
-        if not self.lower:
+        if not self.lower and not readonly:
             return mount.bind_fd(self.upper, recursive=False)
         extra = tuple((name, value) for name, _, value in (option.partition("=") for option in self.options))
         if readonly or self.work is None:
