@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from hafen.engine import guests, netplan, netrecords
 from hafen.engine.addresses import Addresses
 from hafen.engine.events import Events
@@ -26,7 +28,7 @@ from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as
 from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, System
 from hafen.network import etcfiles
 from hafen.network.driver import DEFAULT_BRIDGE, Endpoint, Netns, NetworkDriver, Wish
-from hafen.network.ipam import IpNetwork, choose_pool, mac_of
+from hafen.network.ipam import IpNetwork, choose_pool, mac_of, overlaps
 from hafen.spec import units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.container import ContainerConfig
@@ -109,6 +111,7 @@ class Networks:
             for network_id in self._endpoints.of(container):
                 if container not in guests_by_id or self._records.get(network_id) is None:
                     self._endpoints.drop(container, network_id)
+        self._avoid_conflict()
         for name, driver in self._drivers.items():
             mine = {record.id: record for record in self._records if record.driver == name}
             networks = {network_id: as_network(record) for network_id, record in mine.items()}
@@ -141,6 +144,20 @@ class Networks:
                     log.warning("network %s stays behind: %s", record.name, error)
         for driver in self._drivers.values():
             driver.close()
+
+    def _avoid_conflict(self) -> None:
+        """The default network moves where the host has come to use its addresses (a VPN, another engine) meanwhile."""
+        record = self._records.find("bridge")
+        if self._endpoints.within(record.id):
+            return
+        taken = list(self._drivers[record.driver].occupied({one.link for one in self._records}))
+        if any(overlaps(subnet, other) for subnet in netrecords.subnets(record) for other in taken):
+            log.warning(
+                "the host uses addresses of %s: network %s gets others", netrecords.subnets(record), record.name
+            )
+            self._drivers[record.driver].unplug(record.link)
+            self._records.delete(record)
+            self._records.insert(msgspec.structs.replace(self._default_record("bridge", "bridge"), id=record.id))
 
     def _default_record(self, name: str, driver: str) -> NetworkRecord:
         ipam, options, link = Ipam(driver="default"), {}, ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 
 from hafen.errors import System
 from hafen.kernel import rtnetlink
@@ -38,11 +38,11 @@ class BridgeDriver:
         self._ports.close()
         self._route.close()
 
-    def occupied(self) -> list[IpNetwork]:
-        """What the host reaches other than by its default route."""
-        found = [ip_network(f"{r.destination}/{r.prefix}") for r in self._route.routes() if r.destination]
-        found += [ip_interface(f"{a.ip}/{a.prefix}").network for a in self._route.addresses()]
-        return found
+    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
+        own = {link.ifindex for link in self._route.links() if link.name in but} if but else set()
+        routes = [f"{r.destination}/{r.prefix}" for r in self._route.routes() if r.destination and r.output not in own]
+        addresses = [f"{a.ip}/{a.prefix}" for a in self._route.addresses() if a.ifindex not in own]
+        return [ip_network(text, strict=False) for text in routes + addresses]
 
     def create(self, network: Network) -> None:
         if network.id in self._bridges:

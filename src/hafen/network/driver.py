@@ -15,7 +15,7 @@ takes over the endpoints that live, and removes from the kernel what belongs to 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,8 +111,8 @@ class NetworkDriver(Protocol):
     def name(self) -> str:
         """As the API calls it: "bridge", "host", "null"."""
 
-    def occupied(self) -> Sequence[IpNetwork]:
-        """Addresses that the host uses itself, and that no new network may take."""
+    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
+        """Addresses that the host uses itself, and that no new network may take; those of the links `but` left out."""
 
     def create(self, network: Network) -> None: ...
 

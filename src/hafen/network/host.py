@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from hafen.network.driver import Endpoint, Netns, Network, Wish
 from hafen.network.ipam import IpNetwork
@@ -13,7 +13,7 @@ class HostDriver:
 
     name = "host"
 
-    def occupied(self) -> Sequence[IpNetwork]:
+    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
         return ()
 
     def create(self, network: Network) -> None:

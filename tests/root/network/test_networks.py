@@ -484,3 +484,19 @@ async def test_names_after_a_crash(engine: Engine) -> None:
     engine.start()
     await engine.networks.restore([guest])
     assert await ask(engine.namespaces[guest.id], guest.name) == ["172.18.0.2"]
+
+
+async def test_default_network_makes_room_for_the_host(engine: Engine) -> None:
+    engine.crash()
+    engine.world.host.run("ip", "route", "add", "172.17.9.0/24", "via", "192.0.2.1")
+    engine.start()
+    await engine.networks.restore()
+    bridge = await engine.networks.inspect("bridge")
+    assert bridge.ipam.config == [IpamConfig(subnet="172.18.0.0/16", gateway="172.18.0.1")]
+    guest = engine.guest()
+    assert (await engine.attach(guest)).networks["bridge"].ip_address == "172.18.0.2"
+    engine.crash()
+    engine.world.host.run("ip", "route", "add", "172.18.9.0/24", "via", "192.0.2.1")
+    engine.start()
+    await engine.networks.restore([guest])
+    assert (await engine.networks.inspect("bridge")).ipam == bridge.ipam, "not under a container that lives"
