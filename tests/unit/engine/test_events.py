@@ -1,0 +1,121 @@
+"""The event bus: order, filters, replay, bounds and what survives an engine."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hafen.engine import events as module
+from hafen.engine.events import Events
+from hafen.errors import InvalidArgument
+from hafen.spec.filters import Filters, parse
+from hafen.spec.wire.event import Event, EventActor
+from hafen.storage.database import Database
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "db")
+    yield opened
+    opened.close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000_000_000
+
+    def __call__(self) -> int:
+        self.now += 1_000_000_000
+        return self.now
+
+
+async def collect(bus: Events, filters: Filters, since: str, until: str) -> list[Event]:
+    return [event async for event in bus.subscribe(since, until, filters)]
+
+
+async def test_live_events_come_in_order(database: Database) -> None:
+    bus = Events(database)
+    listener = bus.subscribe()
+    for action in ("create", "start", "die"):
+        bus.publish("container", action, "c1", {"name": "web"})
+    assert [(await anext(listener)).action for _ in range(3)] == ["create", "start", "die"]
+    assert bus.listeners == 1
+    waiting = asyncio.ensure_future(anext(listener, None))
+    await asyncio.sleep(0)
+    bus.close()
+    assert await waiting is None
+    assert bus.listeners == 0
+
+
+async def test_replay_and_restart(database: Database) -> None:
+    bus = Events(database, Clock())
+    for number in range(5):
+        bus.publish("container", "create", f"c{number}", {})
+    bus.close()
+    again = Events(database, Clock())
+    found = [event.actor.id for event in await collect(again, parse(None), "1002", "1004")]
+    assert found == ["c1", "c2", "c3"]
+
+
+async def test_the_past_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", 10)
+    bus = Events(database, Clock())
+    for number in range(25):
+        bus.publish("container", "create", f"c{number}", {})
+        if number % 7 == 0:
+            bus.flush()
+    bus.close()
+    assert database.row("SELECT count(*) FROM events") == (10,)
+    assert len(await collect(Events(database, Clock()), parse(None), "0", "1")) == 0
+    found = await collect(Events(database, Clock()), parse(None), "1", "1001")
+    assert len(found) <= 10
+
+
+async def test_times_never_repeat(database: Database) -> None:
+    bus = Events(database, lambda: 5)
+    listener = bus.subscribe()
+    bus.publish("container", "a", "x", {})
+    bus.publish("container", "b", "x", {})
+    assert (await anext(listener)).time_nano < (await anext(listener)).time_nano
+    bus.close()
+
+
+async def test_a_listener_that_never_reads_is_cut_off(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BACKLOG", 3)
+    bus = Events(database)
+    bus.subscribe()
+    for _ in range(5):
+        bus.publish("container", "a", "x", {})
+    await asyncio.sleep(0)
+    assert bus.listeners == 0
+    bus.close()
+
+
+def test_bad_times(database: Database) -> None:
+    with pytest.raises(InvalidArgument):
+        Events(database).subscribe("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ('{"event": ["exec_create"]}', True),
+        ('{"event": ["exec_create: ls -l"]}', True),
+        ('{"event": ["start"]}', False),
+        ('{"type": ["container"], "container": ["web"]}', True),
+        ('{"container": ["abc"]}', True),
+        ('{"container": ["other"]}', False),
+        ('{"image": ["busybox"]}', True),
+        ('{"image": ["busybox:1"]}', True),
+        ('{"network": ["web"]}', False),
+        ('{"label": ["a=b"]}', True),
+        ('{"label": ["a=c"]}', False),
+        ('{"scope": ["swarm"]}', False),
+    ],
+)
+def test_filters(filters: str, expected: bool) -> None:
+    attributes = {"name": "web", "image": "busybox:1", "a": "b"}
+    actor = EventActor(id="abcdef", attributes=attributes)
+    event = Event(type="container", action="exec_create: ls -l", actor=actor, scope="local")
+    assert module.matches(event, parse(filters)) is expected
