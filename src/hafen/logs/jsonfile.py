@@ -317,17 +317,20 @@ def _compress(path: str) -> None:
     """Docker's `.gz` beside the file, with the time of its last line; then without the file. Locks rotation out."""
     os.nice(19)
     lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    target = os.open(f"{path}.gz.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-    compress = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
-    while data := os.read(source, _BLOCK):
-        os.write(target, compress.compress(data))
-    os.write(target, compress.flush())
-    stat = os.fstat(source)
-    os.utime(target, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
-    os.rename(f"{path}.gz.new", f"{path}.gz")
-    os.unlink(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(path, "rb", buffering=0) as source, open(f"{path}.gz.new", "wb") as target:
+            compress = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+            while data := source.read(_BLOCK):
+                target.write(compress.compress(data))
+            target.write(compress.flush())
+            stat = os.fstat(source.fileno())
+        os.chmod(f"{path}.gz.new", 0o640)
+        os.utime(f"{path}.gz.new", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+        os.rename(f"{path}.gz.new", f"{path}.gz")
+        os.unlink(path)
+    finally:
+        os.close(lock)
 
 
 def _unlink(path: str) -> None:

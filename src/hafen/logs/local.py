@@ -160,10 +160,12 @@ class LocalReader:
             newer = self._has_newer()  # before reading: what is written now is written to a file we then know of
             entries, self._offset = _parse(self._file, self._offset)
             if entries:
-                return self._cut(entries)
-            if not newer:
+                if wanted := self._cut(entries):
+                    return wanted
+            elif newer:
+                self._close()
+            else:
                 return []
-            self._close()
 
     def skip_to_tail(self, lines: int) -> None:
         """Counts newlines from the end, block by block; an unfinished last line counts as a line."""
@@ -209,7 +211,8 @@ class LocalReader:
 
     def _cut(self, entries: list[Entry]) -> list[Entry]:
         if self._leave_out:
-            entries[0] = entries[0]._replace(data=entries[0].data[self._leave_out :])
+            rest = entries[0].data[self._leave_out :]
+            entries[:1] = [entries[0]._replace(data=rest)] if rest else []
             self._leave_out = 0
         return entries
 

@@ -87,13 +87,14 @@ class World:
         return made
 
     def request(self, *args: str, **changes: Any) -> SpawnRequest:
-        """`pid="host"`, `user=`, and `config=` (merged into `linux`) beside the fields of SpawnRequest."""
+        """Fields of SpawnRequest, or `pid="host"`, `user=`, `capabilities=`, `linux=` (merged into the config's)."""
         container_id = changes.pop("container_id", None) or "shimtest" + uuid4().hex
         run_dir = str(self.base / "run" / container_id)
         data_dir = self.base / "data" / container_id
         for name in ("fs", "work"):
             (data_dir / name).mkdir(parents=True, exist_ok=True)
         terminal = bool(changes.get("terminal"))
+        capabilities = changes.pop("capabilities", _CAPABILITIES)
         config = {
             "ociVersion": "1.2.0",
             "process": {
@@ -102,7 +103,7 @@ class World:
                 "env": ["PATH=/bin"],
                 "terminal": terminal,
                 "user": changes.pop("user", {"uid": 0, "gid": 0}),
-                "capabilities": {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+                "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
             },
             "root": {"path": f"{run_dir}/rootfs"},
             "mounts": [

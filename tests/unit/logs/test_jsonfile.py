@@ -1,0 +1,87 @@
+"""The `json-file` driver: Docker's bytes. The expected text is what Docker 26.1.5 wrote for the same output."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hafen.errors import InvalidArgument, NotImplemented
+from hafen.logs.driver import LogFile, attributes_of, choose
+from hafen.logs.drivers import DRIVERS
+from hafen.logs.jsonfile import JSONFileDriver
+from tests.suites.logs_suite import SECOND, LogsSuite, in_place
+
+
+class TestJSONFile(LogsSuite):
+    driver = JSONFileDriver()
+
+
+def test_bytes(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path), "abc")
+    attributes = attributes_of({"labels": "a,c,x", "env": "E", "tag": "x"}, {"a": "b", "c": "d"}, {"E": "1", "F": "2"})
+    writer = JSONFileDriver().writer(log, {}, attributes, in_place)
+    writer.write(1, b'a\tb<>&"\\ \xff \xe2\x80\xa8 \x7f\x01\r\nnonl', 1_700_000_000_120_000_000)
+    writer.write(1, b"x" * 40_000 + b"\n", 1_700_000_000 * SECOND)
+    writer.write(2, "err \ufffd é 日\n".encode(), 1_700_000_000 * SECOND + 1)
+    writer.close()
+    attrs = '"attrs":{"E":"1","a":"b","c":"d","tag":"x"},'
+    out, moment = f'"stream":"stdout",{attrs}', '"time":"2023-11-14T22:13:20Z"}'
+    assert (tmp_path / "abc-json.log").read_text().splitlines() == [
+        '{"log":"a\\u0009b\\u003c\\u003e\\u0026\\"\\\\ \\ufffd \\u2028 \x7f\\u0001\\r\\n",'
+        + out + '"time":"2023-11-14T22:13:20.12Z"}',
+        '{"log":"nonl' + "x" * 16380 + '",' + out + moment,
+        '{"log":"' + "x" * 16384 + '",' + out + moment,
+        '{"log":"' + "x" * (40_000 - 16380 - 16384) + '\\n",' + out + moment,
+        '{"log":"err \ufffd é 日\\n",' + f'"stream":"stderr",{attrs}' + '"time":"2023-11-14T22:13:20.000000001Z"}',
+    ]  # fmt: skip
+
+
+def test_every_line_is_json_whatever_is_written(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path), "abc")
+    writer = JSONFileDriver().writer(log, {}, {}, in_place)
+    everything = bytes(byte for byte in range(256) if byte != 10)
+    writer.write(1, everything + b"\n\n" + everything[127:] + b"\xe2\x82", SECOND)
+    writer.close()
+    lines = [json.loads(line)["log"] for line in (tmp_path / "abc-json.log").read_text().splitlines()]
+    assert [line.endswith("\n") for line in lines] == [True, True, False]
+    assert lines[0] == everything[:127].decode() + "\ufffd" * 128 + "\n"
+    assert lines[2] == "\ufffd" * 130
+
+
+def test_emptied_at_the_limit_where_only_one_file_is_kept(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path), "abc")
+    writer = JSONFileDriver().writer(log, {"max-size": "1k"}, {}, in_place)
+    for number in range(100):
+        writer.write(1, b"%d\n" % number, SECOND)
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["abc-json.log"]
+    assert (tmp_path / "abc-json.log").stat().st_size < 1200
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foo": "1"}, "unknown log opt 'foo' for json-file log driver"),
+        ({"max-size": "abc"}, "invalid size: 'abc'"),
+        ({"max-file": "0"}, "max-file cannot be less than 1"),
+        ({"max-size": "1k", "max-file": "a"}, 'strconv.Atoi: parsing "a": invalid syntax'),
+        ({"compress": "true"}, "compress cannot be true when max-file is less than 2 or max-size is not set"),
+    ],
+)
+def test_bad_options(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        JSONFileDriver().validate(options)
+    assert str(caught.value) == message
+
+
+def test_drivers_by_name() -> None:
+    assert choose("json-file", DRIVERS).name == "json-file"
+    with pytest.raises(NotImplemented, match="journald"):
+        choose("journald", DRIVERS)
+    with pytest.raises(InvalidArgument, match='error looking up logging plugin foo: plugin "foo" not found'):
+        choose("foo", DRIVERS)
+    none = choose("none", DRIVERS)
+    with pytest.raises(InvalidArgument, match="invalid logging opts for driver none"):
+        none.validate({"max-size": "1k"})
+    with pytest.raises(NotImplemented, match="configured logging driver does not support reading"):
+        none.reader(LogFile("/nowhere", "abc"))
