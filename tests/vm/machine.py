@@ -27,7 +27,7 @@ KERNEL_PACKAGE = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64"
 
 # Programs that tests start, besides busybox's.
-TOOLS = ("bash", "ip", "nft", "unshare", "nsenter", "setpriv", "tini", "runc", "crun")
+TOOLS = ("bash", "tar", "ip", "nft", "mount", "umount", "unshare", "nsenter", "setpriv", "tini", "runc", "crun")
 LIBRARIES = ("libseccomp.so.2", "libnftables.so.1", "libgcc_s.so.1")
 # Of the environment, everything but what no test imports.
 NOT_IN_SITE_PACKAGES = re.compile(r"pip|setuptools|pkg_resources|mypy|ruff|grimp|importlinter|.*__mypyc|rich")

@@ -19,7 +19,7 @@ def test_root_tests_pass_on_cgroup_v2() -> None:
     except Unavailable as reason:
         pytest.skip(str(reason))
     folders = " ".join(folder for folder in FOLDERS if any((ROOT / folder).glob("test_*.py")))
-    pytest_command = f".venv/bin/python -m pytest -q -p no:cacheprovider -m root --durations=10 {folders}"
+    pytest_command = f".venv/bin/python -m pytest -q -p no:cacheprovider -m root --tb=short --durations=10 {folders}"
     status, output = machine.run(f"{PROBE} && {pytest_command}", seconds=360)
     print(output)
     assert status == 0, output
