@@ -38,7 +38,7 @@ def execute(
     """`wanted` executing beside the container's process `pid`.
 
     `config` is the container's: seccomp profile (unless `seccomp` is its compiled form) and cgroup path (unless
-    `cgroup` is given). Conflict where the container's process has ended; StartFailed as in `parent.run`.
+    `cgroup` is given). Conflict where the container has ended or is paused; StartFailed as in `parent.run`.
     """
     check_process(wanted)
     if not wanted.args:
@@ -49,6 +49,8 @@ def execute(
             pidfd = _own_pidfd(pid, pidfd, opened)
             flags = _namespaces_of(pid)
             cgroup = cgroup or hierarchy().open(config.linux.cgroups_path or f"/hafen/{container_id}")
+            if cgroup.frozen():  # the child would stop as soon as it enters
+                raise Conflict("cannot exec in a paused container")
             program, filter_flags = compiled(config, seccomp)
             current = _CLONE
             ours, theirs = Channel.pair()
@@ -92,7 +94,10 @@ def _converse(
     console = message.descriptors[0] if message.descriptors else None
     if console is not None:
         undo.callback(os.close, console)
-    start_time = process.start_time(launched.pid)
+    try:
+        start_time = process.start_time(launched.pid)
+    except (FileNotFoundError, ProcessLookupError):
+        start_time = 0  # a sibling that has executed and ended is reaped by our parent, perhaps before we look
     if (rest := ours.receive()) is not None:
         raise System(f"the process said {rest.kind!r} where it was to execute")
     trace = tuple((name, at // 1000) for name, at in message.body["trace"])

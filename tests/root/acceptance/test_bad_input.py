@@ -73,7 +73,7 @@ def traces(engine: EngineProcess) -> dict[str, list[str]]:
         "snapshots": sorted(path.name for path in (engine.data / "snapshots").glob("*/*") if path.name.isdigit()),
         "run": sorted(path.name for path in (engine.run / "containers").glob("*")),
         "data": sorted(path.name for path in (engine.data / "containers").glob("*")),
-        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/hafen/*")),
+        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/hafen/*/")),
     }
 
 
