@@ -27,6 +27,7 @@ _fstatfs = system_call("fstatfs", c_int, c_void_p)
 _syncfs = system_call("syncfs", c_int)
 _renameat2 = system_call("renameat2", c_int, c_char_p, c_int, c_char_p, c_uint)
 _statx = system_call("statx", c_int, c_char_p, c_int, c_uint, c_void_p)
+_CHUNK = 16384  # larger buffers are mapped and unmapped for each read
 _RETRIES = 64  # openat2(2): EAGAIN when a rename or mount raced with ".." below a scoped root
 _SYMLINKS = 40  # path_resolution(7)
 
@@ -115,7 +116,7 @@ def read_in_root(dirfd: int, path: str, limit: int = 1 << 20) -> bytes:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "open: not a regular file", path)
         chunks = []
-        while limit > 0 and (chunk := os.read(fd, limit)):
+        while limit > 0 and (chunk := os.read(fd, min(limit, _CHUNK))):
             chunks.append(chunk)
             limit -= len(chunk)
         return b"".join(chunks)
@@ -137,7 +138,7 @@ def mount_id(dirfd: int, path: str = "") -> int:
     flags = 0 if path else consts.AT_EMPTY_PATH
     if _statx(dirfd, os.fsencode(path), flags, consts.STATX_MNT_ID, ctypes.addressof(buffer)) < 0:
         raise oserror("statx", path)
-    return int.from_bytes(buffer[144:152], sys.byteorder)
+    return int.from_bytes(buffer.raw[144:152], sys.byteorder)
 
 
 def syncfs(fd: int) -> None:

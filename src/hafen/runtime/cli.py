@@ -48,7 +48,7 @@ _EXEC = Syntax(
         "process", "console-socket", "pid-file", "cwd", "env", "user", "additional-gids", "cap", "preserve-fds",
         "apparmor", "process-label", "cgroup",
     )),
-    switches=frozenset(("detach", "tty", "no-new-privs", "ignore-paused")),
+    switches=frozenset(("detach", "tty", "no-new-privs")),
     short={"p": "process", "d": "detach", "t": "tty", "e": "env", "u": "user", "g": "additional-gids", "c": "cap"},
 )  # fmt: skip
 

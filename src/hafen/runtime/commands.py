@@ -168,8 +168,9 @@ def run(store: Store, arguments: Arguments) -> int:
         raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
     store.claim(container_id)
     options = Options(
-        dies_with_parent=not detached, preserved=_preserved(arguments), keyring=not arguments.on("no-new-keyring")
-    )
+        dies_with_parent=not detached, preserved=_preserved(arguments), keyring=not arguments.on("no-new-keyring"),
+        trace=bool(os.environ.get("HAFEN_TRACE")),
+    )  # fmt: skip
     try:
         running = parent.run(config, container_id=container_id, bundle=bundle, rootfs=(), stdio=_STDIO, options=options)
     except (HafenError, OSError):
@@ -177,6 +178,8 @@ def run(store: Store, arguments: Arguments) -> int:
         raise
     _remember(store, running.pid, running.start_time, container_id, bundle, config)
     _warn(running.warnings)
+    for what, at in running.trace:
+        sys.stderr.write(f"{at:8} us  {what}\n")
     _write_pid(arguments, running.pid)
     if running.console is not None and socket_path:
         foreground.send_console(socket_path, running.console)
@@ -197,8 +200,6 @@ def execute(store: Store, arguments: Arguments) -> int:
     status = store.status(record)
     if status == "stopped":
         raise Conflict("cannot exec in a stopped container")
-    if status == "paused" and not arguments.on("ignore-paused"):
-        raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
     config = store.config(record.id)
     wanted = _exec_process(arguments, _process_of(config))
     socket_path = arguments.value("console-socket")

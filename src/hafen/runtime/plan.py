@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import consts as k
 from hafen.kernel.namespaces import KINDS
 from hafen.runtime import devices, options
@@ -74,6 +74,7 @@ def plan(config: Config, rootfs: tuple[RootMount, ...], *, bundle: str) -> Plan:
     if "mount" not in new and "mount" not in dict(joined):
         raise InvalidArgument("linux.namespaces: a container needs a mount namespace of its own")
     _check_names_and_sysctls(config, new | {kind for kind, _ in joined})
+    _check_supported(config)
     flags = 0
     for kind in new - {"cgroup"}:
         flags |= KINDS[kind].flag
@@ -91,6 +92,16 @@ def plan(config: Config, rootfs: tuple[RootMount, ...], *, bundle: str) -> Plan:
         time_offsets=offsets,
         steps=_steps(config, process, root, rootfs, bundle),
     )
+
+
+def _check_supported(config: Config) -> None:
+    """NotImplemented by name, rather than a container without what was asked for."""
+    linux = config.linux
+    for name, asked in (("intelRdt", linux.intel_rdt), ("netDevices", linux.net_devices)):
+        if asked:
+            raise NotImplemented(f"linux.{name} is not supported")
+    if linux.seccomp and linux.seccomp.listener_path:
+        raise NotImplemented("linux.seccomp.listenerPath is not supported")
 
 
 def check_process(process: Process) -> None:

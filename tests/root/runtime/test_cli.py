@@ -103,6 +103,7 @@ def test_life_cycle(runtime: CommandLine) -> None:
     runtime("pause", "c1")
     assert runtime.status("c1") == "paused"
     runtime("exec", "c1", "true", code=255)
+    assert runtime.last_error() == "cannot exec in a paused container"
     runtime("resume", "c1")
     pidfd = process.pidfd_open(pid)
     runtime("kill", "c1", "KILL")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import consts
 from hafen.runtime import template
 from hafen.runtime.plan import Plan, plan, sysctl_path
@@ -97,6 +97,11 @@ def test_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         planned(**changes)
     assert words in caught.value.message
+
+
+def test_what_is_not_supported_is_named() -> None:
+    with pytest.raises(NotImplemented, match=r"linux\.intelRdt is not supported"):
+        planned(linux={"intelRdt": {"closID": "x"}})
 
 
 def test_sysctl_path_first_separator_decides() -> None:
