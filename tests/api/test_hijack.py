@@ -100,6 +100,28 @@ async def test_errors_before_the_hijack_are_plain_answers() -> None:
         assert (got.status, got.message) == (404, "No such container: none")
 
 
+async def test_a_broken_body_before_the_hijack_is_refused() -> None:
+    session = FakeSession()
+    async with serving(fake(attach=Attaching(session))) as path, client(path) as one:
+        one.send(request("POST", "/containers/x/attach", transfer_encoding="chunked") + b"zz\r\n")
+        assert (await one.answer()).status == 400
+        assert session.abandoned.is_set()
+
+
+async def test_a_client_gone_while_an_exec_is_started_abandons_the_session() -> None:
+    class Late(Execs):
+        async def start(self, exec_id: str, options: ExecStartOptions) -> FakeSession | None:
+            one.close()
+            await one.writer.wait_closed()
+            await asyncio.sleep(0.1)  # the server sees it go meanwhile
+            return await super().start(exec_id, options)
+
+    session = FakeSession()
+    async with serving(fake(exec=Late(session))) as path, client(path) as one:
+        one.send(request("POST", "/exec/e/start", b"{}", content_type="application/json", **UPGRADE))
+        await asyncio.wait_for(session.abandoned.wait(), 5)
+
+
 async def test_a_client_gone_before_the_hijack_abandons_the_session() -> None:
     class Late(Attaching):
         async def attach(self, ref: str, options: AttachOptions) -> FakeSession:

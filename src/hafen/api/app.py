@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from urllib.parse import unquote
 
 from hafen.api import errors, versions
-from hafen.api.message import Answer, Body, Head, JsonReply, Reply, Request
+from hafen.api.message import Answer, Body, Head, HijackReply, JsonReply, Reply, Request
 from hafen.api.query import Query
 from hafen.api.router import Route, Router
 from hafen.api.stream import JSON
@@ -43,6 +43,8 @@ class Api:
         result = await self._answer(route, request)
         if not answer.done():
             answer.set_result(result)
+        elif isinstance(result, HijackReply):
+            result.session.abandon()
 
     def _route(self, head: Head, body: Body) -> tuple[Route, Request]:
         path, _, query = head.target.partition("?")

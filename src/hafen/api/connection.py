@@ -145,6 +145,8 @@ class Connection(asyncio.Protocol):
                 self._next_parser()
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
+        except InvalidArgument as error:  # the body before a hijack
+            await self._refuse(errors.status(error), error.message)
         except (ConnectionError, TimeoutError) as error:
             _log.debug("client dropped: %r", error)  # it has gone, or was too slow
         except Exception:  # noqa: BLE001 - the boundary of a connection

@@ -48,7 +48,7 @@ async def inspect(request: Request, services: Services) -> Answer:
 
 ROUTES: Final = (
     Route("POST", "/containers/{id}/exec", create),
-    Route("POST", "/exec/{id}/start", start),
+    Route("POST", "/exec/{id}/start", start, finish=True),
     Route("POST", "/exec/{id}/resize", resize),
     Route("GET", "/exec/{id}/json", inspect),
 )
