@@ -74,7 +74,7 @@ class LogDriver(Protocol):
     def writer(
         self, log: LogFile, options: Options, attributes: Mapping[str, str], background: Background
     ) -> LogWriter:
-        """Creates the directory. `background` runs long work beside the writer, in a process of its own."""
+        """Creates the directory. `background` runs long work beside the writer, some time, in a process of its own."""
 
     def reader(self, log: LogFile) -> LogReader: ...
 

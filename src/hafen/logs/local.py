@@ -90,6 +90,8 @@ class LocalWriter:
         if self._number == 0 or not _ends_well(_path(directory, self._number, "log")):
             self._number += 1
         self._open()
+        if limits.compress:
+            self._compress_older()
 
     def write(self, stream: int, data: bytes, at: int) -> None:
         length = len(data)
@@ -141,7 +143,12 @@ class LocalWriter:
                 for kind in ("log", "log.z", "idx"):
                     _unlink(_path(self._directory, number, kind))
         if self._limits.compress:
-            directory, current = self._directory, self._number
+            self._compress_older()
+
+    def _compress_older(self) -> None:
+        """Also at the start: what the last writer left."""
+        directory, current = self._directory, self._number
+        if any(os.path.exists(_path(directory, number, "log")) for number in _numbers(directory) if number < current):
             self._background(lambda: _compress_older(directory, current))
 
 

@@ -25,13 +25,14 @@ from hafen.shim import foreign, protocol, setup, stdio
 from hafen.shim.clients import AttachedClient
 from hafen.shim.control import Control, Request
 from hafen.shim.fork import fork
-from hafen.shim.loop import READ, Loop
+from hafen.shim.loop import READ, Loop, Timer
 from hafen.shim.process import Process
 from hafen.shim.protocol import Client, Exit, Spawn
 from hafen.shim.reaper import Reaper
 from hafen.shim.stdio import ProcessIO
 from hafen.spec import runtime_config, stdcopy
 
+QUIET = 1.0  # seconds
 LINGER = 3600.0  # seconds that clients have to take the last output of a container that has ended
 
 
@@ -80,6 +81,8 @@ class Shim:
         self._facts: protocol.Message = {}
         self._paused = False
         self._finished = False
+        self._helper = 0
+        self._quiet: Timer | None = None
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -359,6 +362,7 @@ class Shim:
             spawn.container_id, self._facts["pid"], self._facts["started_at"], at, code, oom_killed, error
         )._asdict()
         self._log.close()
+        self._end_helper()
         try:
             _write_file(os.path.join(spawn.data_dir, "exit.json"), exit)
         except OSError as failure:
@@ -435,7 +439,29 @@ class Shim:
         process.io.add(client)
 
     def _background(self, work: Callable[[], None]) -> None:
-        fork(work)
+        """Once nobody has asked for a moment: in a torrent of output, work on old files would be for nothing."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = self.loop.after(QUIET, lambda: self._start_helper(work))
+
+    def _start_helper(self, work: Callable[[], None]) -> None:
+        if self._helper:
+            self._background(work)
+        else:
+            self._helper = fork(work)
+            self._reaper.watch(self._helper, self._helper_ended)
+
+    def _helper_ended(self, _: int) -> None:
+        self._helper = 0
+
+    def _end_helper(self) -> None:
+        """Whoever is told of the container's end may remove its files."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        if self._helper:
+            os.kill(self._helper, signal.SIGKILL)
+            os.waitpid(self._helper, 0)
+            self._helper = 0
 
 
 class Streams:
