@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from hafen.engine import guests
 from hafen.engine.events import Events
 from hafen.engine.mounting import Mounting
 from hafen.engine.networks import Networks
@@ -89,7 +90,7 @@ class Exits:
             oom_killed=exit.oom_killed,
             finished_ns=finished,
             back_off=pause,
-            networks={},
+            networks={name: guests.stopped(had) for name, had in status.networks.items()},
             ports={},
         )
         attributes = container.event_attributes(exitCode=str(exit.code), execDuration=str(int(ran_for)))

@@ -52,11 +52,6 @@ def container_target(host_config: HostConfig) -> str | None:
     return text.removeprefix(CONTAINER) if text.startswith(CONTAINER) else None
 
 
-def has_own_namespace(host_config: HostConfig) -> bool:
-    """Whether the container is started in a network namespace of its own."""
-    return mode(host_config) != "host" and container_target(host_config) is None
-
-
 def check_options(config: ContainerConfig, host_config: HostConfig, hostname_given: bool) -> None:
     """Options that contradict the network mode; InvalidArgument with Docker's texts."""
     shared = container_target(host_config)

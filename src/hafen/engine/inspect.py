@@ -267,10 +267,11 @@ def show_mount(point: MountPoint, volumes: str) -> wire.MountPoint:
 
 
 def show_networks(container: Container) -> dict[str, EndpointSettings]:
-    """What it has while it runs, what it asks for otherwise."""
-    if container.alive and container.status.networks:
-        return container.status.networks
-    return container.record.networks
+    """What it has while it runs; otherwise what it asks for, with what is left of its last run (the network's id)."""
+    has = container.status.networks
+    if container.alive and has:
+        return has
+    return {name: has.get(name, asked) for name, asked in container.record.networks.items()}
 
 
 async def sizes(snapshotter: Snapshotter, container: Container) -> tuple[int, int]:

@@ -302,7 +302,7 @@ class Networks:
 
     async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
         """Connect a container that is about to start to every network it asks for, and write the files of its /etc
-        into `directory`. All or nothing. `netns` is None exactly where `guests.has_own_namespace` is false."""
+        into `directory`. All or nothing. `netns` is None where it shares that of the host or of another container."""
         joins = [(self._records.find(name), settings) for name, settings in guest.networks.items()]
         for record, settings in joins:
             guests.check_endpoint(record, settings)

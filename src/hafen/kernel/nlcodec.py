@@ -12,11 +12,9 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple
 
 NLM_F_REQUEST = 0x1
-NLM_F_MULTI = 0x2
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
-NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100
@@ -87,11 +85,8 @@ def _decode_ip(data: bytes) -> str:
 
 
 U8 = _integer("=B")
-U16 = _integer("=H")
 U32 = _integer("=I")
-S32 = _integer("=i")
 STRING = Kind(_encode_string, lambda data: data.partition(b"\0")[0].decode(errors="replace"))
-BYTES = Kind(_encode_bytes, bytes)
 MAC = Kind(_encode_mac, lambda data: data.hex(":"))
 IP = Kind(_encode_ip, _decode_ip)
 NESTED = Kind(_encode_bytes, bytes)

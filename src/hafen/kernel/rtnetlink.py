@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, NETLINK_ROUTE, SOCK
 from typing import NamedTuple
 
 from hafen.kernel import nlcodec
-from hafen.kernel.nlcodec import BYTES, IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U32, Attribute
+from hafen.kernel.nlcodec import IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U32, Attribute
 
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
@@ -20,8 +20,8 @@ NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFF_UP = 0x1
 RT_TABLE_MAIN = 254
@@ -40,7 +40,6 @@ LINK = {  # IFLA_*, linux/if_link.h
     "link_info": Attribute(18, NESTED),
     "af_spec": Attribute(26, NESTED),
     "netns_fd": Attribute(28, U32),
-    "alias": Attribute(20, STRING),
     "port": Attribute(12, NESTED),  # IFLA_PROTINFO
 }
 LINK_INFO = {"kind": Attribute(1, STRING), "data": Attribute(2, NESTED)}  # IFLA_INFO_*
@@ -59,7 +58,6 @@ ROUTE = {  # RTA_*, linux/rtnetlink.h
     "output": Attribute(4, U32),
     "gateway": Attribute(5, IP),
     "table": Attribute(15, U32),
-    "raw_via": Attribute(18, BYTES),
 }
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -139,20 +137,8 @@ def new_veth(name: str, peer: str, netns: int, *, master: int, mac: str, mtu: in
     return _link(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create veth {name}", body, up=True)
 
 
-def set_link(
-    index: int, *, up: bool | None = None, mac: str = "", mtu: int = 0, name: str = "", master: int | None = None
-) -> Request:
-    """Change a link: only what is given."""
-    values: dict[str, nlcodec.Value] = {}
-    if mac:
-        values["address"] = mac
-    if mtu:
-        values["mtu"] = mtu
-    if name:
-        values["name"] = name
-    if master is not None:
-        values["master"] = master
-    return _link(RTM_SETLINK, 0, f"set link {index}", nlcodec.encode(LINK, **values), index=index, up=up)
+def set_link(index: int, *, up: bool) -> Request:
+    return _link(RTM_SETLINK, 0, f"set link {index} {'up' if up else 'down'}", b"", index=index, up=up)
 
 
 def no_link_local(index: int) -> Request:
@@ -198,11 +184,6 @@ def new_route(gateway: str, destination: str = "", prefix: int = 0, output: int 
     payload = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     what = f"add route {destination or 'default'} via {gateway or output}"
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload + nlcodec.encode(ROUTE, **values), what)
-
-
-def delete_default_route(gateway: str) -> Request:
-    payload = _RTMSG.pack(_family(gateway), 0, 0, 0, RT_TABLE_MAIN, 0, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
-    return Request(RTM_DELROUTE, 0, payload + nlcodec.encode(ROUTE, gateway=gateway), f"delete default via {gateway}")
 
 
 class Rtnetlink:

@@ -69,25 +69,20 @@ class BridgeDriver:
             raise System(f"network {network.name}: the container has no network namespace of its own")
         self.create(network)  # also where it is missing because it could not be made when the engine started
         link = link_name(wish.id)
-        gateways = tuple(subnet.gateway for subnet in network.subnets)
+        gateways = tuple(subnet.gateway for subnet in network.subnets if not network.internal)
+        hairpin = bool(wish.ports) and not network.internal
         where = f"failed to set up container networking: network {network.name}"
         with _in_words(where), ExitStack() as undo:
-            sandbox.plug(
-                self._route, netns, wish, link,
-                master=self._bridges[network.id], mtu=self._mtu[network.id],
-                gateways=() if network.internal else gateways,
-            )  # fmt: skip
+            self._plug(network, wish, netns, link, gateways)
             undo.callback(self._delete_link, link)
+            if hairpin or not network.icc:
+                self._set_port(link, hairpin=hairpin, isolated=not network.icc)
             ports = self._publish(network, wish)
-            if ports or not network.icc:
-                self._set_port(link, hairpin=bool(ports), isolated=not network.icc)
             undo.pop_all()
         gateway, gateway6 = _by_version(gateways)
         return Endpoint(
             wish.id, wish.container_id, wish.container_name, wish.interface, link,
-            wish.ip, wish.prefix, "" if network.internal else gateway,
-            wish.ip6, wish.prefix6, "" if network.internal else gateway6,
-            wish.mac, ports,
+            wish.ip, wish.prefix, gateway, wish.ip6, wish.prefix6, gateway6, wish.mac, ports,
         )  # fmt: skip
 
     def detach(self, network: Network, endpoint: Endpoint) -> None:
@@ -174,6 +169,21 @@ class BridgeDriver:
         """The MTU of the link with the default route: a larger one would leave it to path MTU discovery."""
         outputs = {route.output for route in self._route.routes() if not route.destination and route.table == 254}
         return min((link.mtu for link in self._route.links() if link.ifindex in outputs), default=DEFAULT_MTU)
+
+    def _plug(self, network: Network, wish: Wish, netns: Netns, link: str, gateways: tuple[str, ...]) -> None:
+        for attempt in (1, 2):
+            try:
+                sandbox.plug(
+                    self._route, netns, wish, link,
+                    master=self._bridges[network.id], mtu=self._mtu[network.id], gateways=gateways,
+                )  # fmt: skip
+            except OSError:
+                if attempt == 2 or self._route.link(network.link) is not None:
+                    raise
+                del self._bridges[network.id]  # somebody removed the bridge: make it anew
+                self.create(network)
+            else:
+                return
 
     def _publish(self, network: Network, wish: Wish) -> tuple[PublishedPort, ...]:
         if not wish.ports or network.internal:

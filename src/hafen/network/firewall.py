@@ -38,6 +38,9 @@ class Firewall:
         return {str(element) for found in sets for element in found.get("elem", ())}
 
     def add_network(self, network: Network) -> None:
+        """Does nothing where it is there already."""
+        if network.id in self._networks:
+            return
         self._networks[network.id] = network
         try:
             self._change(ruleset.add_network(self._table, network))

@@ -80,11 +80,6 @@ class Pool:
         self._next = self._first
 
     @property
-    def taken(self) -> int:
-        """How many addresses are not to be had, network and broadcast address included."""
-        return len(self._taken)
-
-    @property
     def free(self) -> int:
         """How many can still be handed out."""
         return sum(1 for _ in self._candidates()) if self._last - self._first < 1 << 16 else 1 << 16

@@ -241,6 +241,14 @@ def test_flushed_ruleset_comes_back(world: World, driver: BridgeDriver) -> None:
     world.neighbour.connect("192.0.2.2", 8080).close()
 
 
+def test_removed_bridge_comes_back(world: World, driver: BridgeDriver) -> None:
+    plugged(driver, world, BRIDGE, "172.17.0.2")
+    world.host.run("ip", "link", "del", "hafen0")
+    one, _ = plugged(driver, world, BRIDGE, "172.17.0.3")
+    assert ping(one, "192.0.2.1")
+    assert Nftables().run("list chain inet hafen from-hafen0").count("masquerade") == 2
+
+
 def test_restore_after_a_crash(world: World, driver: BridgeDriver) -> None:
     one, living = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
     _, dead = plugged(driver, world, BRIDGE, "172.17.0.3", "8081:80")
