@@ -48,8 +48,8 @@ async def changes(request: Request, services: Services) -> Answer:
 
 
 async def start(request: Request, services: Services) -> Answer:
-    # a body was host configuration before 1.24; `{}` of old docker-py passes, as in Docker
-    if request.body.length is None or request.body.length > 2:
+    # a body was host configuration before 1.24; a few bytes, such as `{}` or `null`, pass as in Docker
+    if request.body.length is None or request.body.length > 7:
         raise InvalidArgument(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
