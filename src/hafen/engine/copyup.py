@@ -64,7 +64,7 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> N
         writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target)
         try:
             if not fs.reflink(writing, reading):
-                while os.copy_file_range(reading, writing, _BUFFER):
+                while os.sendfile(writing, reading, None, _BUFFER):
                     pass
             _copy_attributes(reading, writing, status)
         finally:

@@ -195,7 +195,18 @@ class Creator:
         """Fill new volumes with what the image has in their places."""
         tree = self.snapshotter.tree(container.id)
         places = [(point.destination, self.volumes.path(point.name)) for point in fresh]
-        await asyncio.to_thread(copyup.copy_up, tree, places)
+        try:
+            await asyncio.to_thread(copyup.copy_up, tree, places)
+        except BaseException as error:
+            with self.database.transaction():
+                self.snapshotter.remove(container.id)
+                self.containers.delete(container)
+            self.containers.forget(container)
+            for point in fresh:
+                await self.volumes.remove(point.name)
+            if isinstance(error, OSError):
+                raise System(f"copying the image's content into a volume: {error}") from error
+            raise
 
     def _warnings(self, wanted: HostConfig) -> list[str]:
         warnings = []
