@@ -86,9 +86,9 @@ def dispatch(global_flags: Flags, words: list[str]) -> int:
 
 def _perform(command: Command, path: str, flags: Flags, arguments: list[str], choice: Choice) -> int:
     try:
-        engine = connect(choice)
         settings = read_config(config_directory(choice, os.environ))
-        return command.run(Call(path, flags, arguments, engine, settings))
+        with connect(choice) as engine:
+            return command.run(Call(path, flags, arguments, engine, settings))
     except HafenError as error:
         report(error)
         return 1

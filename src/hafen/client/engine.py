@@ -53,7 +53,19 @@ class Engine:
         self.api_version = ""
         version = os.environ.get("DOCKER_API_VERSION", "")
         self._prefix = f"/v{version}" if version else ""
-        self._idle: tuple[Connection, Response] | None = None
+        self._answered: list[tuple[Connection, Response]] = []
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Also of the responses that are not read to their end."""
+        for connection, _ in self._answered:
+            connection.close()
+        self._answered.clear()
 
     def call(
         self,
@@ -75,19 +87,23 @@ class Engine:
             stream = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
         target = self._target(path, query)
-        connection, reused = self._connection()
-        try:
-            response = connection.request(method, target, sent, stream)
-        except errors.Unavailable:
-            if not reused or not isinstance(stream, bytes | None):
-                raise
-            # The engine closed the kept connection (it was restarted, say): this request was never read.
+        connection = self._kept()
+        response = None
+        if connection:
+            try:
+                response = connection.request(method, target, sent, stream)
+            except errors.Unavailable:
+                connection.close()
+                if not isinstance(stream, bytes | None):
+                    raise
+                # The engine closed the kept connection (it was restarted, say): this request was never read.
+        if not connection or not response:
             connection = Connection(self.dial())
-            response = connection.request(method, target, sent, stream)
+            response = _first(connection, method, target, sent, stream)
+        self._answered.append((connection, response))
         self.api_version = response.headers.get("api-version", self.api_version)
         if response.status >= 300:
             raise _failure(response)
-        self._idle = (connection, response)
         return response
 
     def get(self, path: str, query: Query | None = None) -> Any:
@@ -133,8 +149,9 @@ class Engine:
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        response = connection.request("POST", self._target(path, query), headers, data)
+        response = _first(connection, "POST", self._target(path, query), headers, data)
         if response.status not in (101, 200):
+            self._answered.append((connection, response))
             raise _failure(response)
         stream, prefix = connection.detach()
         return Hijacked(stream, prefix, response.headers.get("content-type", "").endswith("multiplexed-stream"))
@@ -161,13 +178,25 @@ class Engine:
         encoded = "&".join(f"{name}={segment(item, '')}" for name, item in pairs)
         return f"{self._prefix}{path}?{encoded}" if encoded else self._prefix + path
 
-    def _connection(self) -> tuple[Connection, bool]:
-        if self._idle is not None:
-            connection, response = self._idle
-            self._idle = None
+    def _kept(self) -> Connection | None:
+        """A connection whose response is read to its end."""
+        for item in self._answered:
+            connection, response = item
             if response.reusable:
-                return connection, True
-        return Connection(self.dial()), False
+                self._answered.remove(item)
+                return connection
+        return None
+
+
+def _first(
+    connection: Connection, method: str, target: str, headers: Mapping[str, str], stream: Body | None
+) -> Response:
+    """The first request of a connection, which is closed where there is no answer."""
+    try:
+        return connection.request(method, target, headers, stream)
+    except BaseException:
+        connection.close()
+        raise
 
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

@@ -1,5 +1,6 @@
 """HTTP/1.1 over a `Stream`: one request, one lazily read response, and the hijack of the raw connection."""
 
+import select
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO
@@ -32,6 +33,10 @@ class Response:
 
     def read(self) -> bytes:
         return b"".join(self)
+
+    def comes_within(self, seconds: float) -> bool:
+        """Whether some of the body, or its end, is there in time."""
+        return self._connection.readable_within(seconds)
 
     @property
     def reusable(self) -> bool:
@@ -141,6 +146,9 @@ class Connection:
         if not data:
             raise Unavailable(f"the engine closed the connection {when}")
         return data
+
+    def readable_within(self, seconds: float) -> bool:
+        return bool(self._buffer) or bool(select.select([self.stream.fileno()], [], [], seconds)[0])
 
     def detach(self) -> tuple["Stream", bytes]:
         """After an upgrade: the raw stream and the bytes that came with the response's head."""

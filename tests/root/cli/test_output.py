@@ -30,6 +30,11 @@ class Result(NamedTuple):
     err: str
 
 
+def neutral(result: Result) -> Result:
+    """The program's own name is where they must differ."""
+    return Result(result.code, result.out.replace("hafen", "docker"), result.err.replace("hafen", "docker"))
+
+
 class Both:
     """Runs `docker` and `hafen` on one engine, in one directory."""
 
@@ -37,13 +42,15 @@ class Both:
         self.directory = directory
         self.environment = {**os.environ, "DOCKER_HOST": address, "DOCKER_CONFIG": str(directory)}
         self.environment.pop("HAFEN_HOST", None)
+        # docker asks for the version that it negotiated, hafen for the newest: their answers differ
+        negotiated = self.docker("version", "-f", "{{.Client.APIVersion}}").out.strip()
+        self.environment["DOCKER_API_VERSION"] = negotiated
 
     def docker(self, *arguments: str, stdin: bytes = b"") -> Result:
-        return self._run(["docker", *arguments], stdin)
+        return neutral(self._run(["docker", *arguments], stdin))
 
     def hafen(self, *arguments: str, stdin: bytes = b"") -> Result:
-        result = self._run([sys.executable, "-m", "hafen.cli.main", *arguments], stdin)
-        return Result(result.code, result.out.replace("hafen", "docker"), result.err.replace("hafen", "docker"))
+        return neutral(self._run([sys.executable, "-m", "hafen.cli.main", *arguments], stdin))
 
     def _run(self, command: list[str], stdin: bytes) -> Result:
         done = subprocess.run(

@@ -34,7 +34,6 @@ def _carry(
 ) -> bool:
     """With `start` the container is started once we are attached, and the wait for its end is put there."""
     identifier = document["Id"]
-    signals = signalling(call.engine)
     keys = detach_keys(call.flags.text("detach-keys"), call.settings)
     query: Query = {
         "stream": True, "stdin": streams.stdin, "stdout": streams.stdout, "stderr": streams.stderr, "detachKeys": keys,
@@ -46,11 +45,12 @@ def _carry(
             start.append(containers.wait(call.engine, identifier, "removed" if removed else "next-exit"))
             containers.start(call.engine, identifier)
 
-    return carry(
-        containers.attach(call.engine, identifier, query), streams, keys=keys, begin=begin,
-        resize=lambda height, width: containers.resize(signals, identifier, height, width),
-        forward=(lambda name: containers.act(signals, identifier, "kill", {"signal": name})) if sig_proxy else None,
-    )  # fmt: skip
+    with signalling(call.engine) as signals:
+        return carry(
+            containers.attach(call.engine, identifier, query), streams, keys=keys, begin=begin,
+            resize=lambda height, width: containers.resize(signals, identifier, height, width),
+            forward=(lambda name: containers.act(signals, identifier, "kill", {"signal": name})) if sig_proxy else None,
+        )  # fmt: skip
 
 
 def _start(call: Call) -> int:

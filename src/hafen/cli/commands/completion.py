@@ -142,7 +142,8 @@ def _flag_names(definitions: dict[str, Flag], start: str) -> list[str]:
 
 
 def _complete(call: Call) -> int:
-    candidates, directive = answer(call.arguments, Engine(call.engine.endpoint))
+    with Engine(call.engine.endpoint) as engine:  # which starts nothing, unlike the one that commands get
+        candidates, directive = answer(call.arguments, engine)
     sys.stdout.write("".join(f"{item.rstrip()}\n" for item in candidates) + f":{directive}\n")
     return 0
 

@@ -28,11 +28,11 @@ def _exec(call: Call) -> int:
         containers.exec_start(call.engine, exec_id, {"Detach": True, "Tty": tty})
         return 0
     connection = containers.exec_attach(call.engine, exec_id, {"Detach": False, "Tty": tty, "ConsoleSize": size})
-    signals = signalling(call.engine)
-    detached = carry(
-        connection, streams, keys=keys, forward=None,
-        resize=lambda height, width: containers.exec_resize(signals, exec_id, height, width),
-    )  # fmt: skip
+    with signalling(call.engine) as signals:
+        detached = carry(
+            connection, streams, keys=keys, forward=None,
+            resize=lambda height, width: containers.exec_resize(signals, exec_id, height, width),
+        )  # fmt: skip
     return 0 if detached else int(containers.exec_inspect(call.engine, exec_id).get("ExitCode") or 0)
 
 

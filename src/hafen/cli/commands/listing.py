@@ -163,7 +163,7 @@ def _image_rows(item: Document, now: float, *, digests: bool, truncate: bool) ->
         yield Row("*formatter.imageContext", {
             "Repository": repository, "Tag": tag, "Digest": digest,
             "ID": short_id(item["Id"]) if truncate else item["Id"],
-            "CreatedSince": ago(now - item["Created"]) if item["Created"] > 0 else "N/A",
+            "CreatedSince": ago(now - item["Created"]),
             "CreatedAt": local_time(item["Created"]),
             "Size": human_size(item["Size"], 3),
             "VirtualSize": human_size(item["Size"]),

@@ -19,6 +19,7 @@ from hafen.errors import HafenError, InvalidArgument, NotFound, NotImplemented, 
 NOT_STARTED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+REMOVAL_SECONDS = 10.0
 
 
 def create(call: Call) -> int:
@@ -59,7 +60,6 @@ def run(call: Call) -> int:
 
 def _attached(call: Call, identifier: str, streams: Streams) -> int:
     """Attach and wait are there before the container runs, so that neither output nor exit status is lost."""
-    signals = signalling(call.engine)
     keys = detach_keys(call.flags.text("detach-keys"), call.settings)
     query: Query = {
         "stream": True,
@@ -78,16 +78,16 @@ def _attached(call: Call, identifier: str, streams: Streams) -> int:
         started = True
 
     try:
-        connection = containers.attach(call.engine, identifier, query)
-        detached = carry(
-            connection, streams, keys=keys, begin=begin,
-            resize=lambda height, width: containers.resize(signals, identifier, height, width),
-            forward=(lambda name: containers.act(signals, identifier, "kill", {"signal": name}))
-            if call.flags.on("sig-proxy", True) else None,
-        )  # fmt: skip
+        with signalling(call.engine) as signals:
+            detached = carry(
+                containers.attach(call.engine, identifier, query), streams, keys=keys, begin=begin,
+                resize=lambda height, width: containers.resize(signals, identifier, height, width),
+                forward=(lambda name: containers.act(signals, identifier, "kill", {"signal": name}))
+                if call.flags.on("sig-proxy", True) else None,
+            )  # fmt: skip
     except HafenError as error:
         if not started and waiting and call.flags.on("rm"):
-            waiting[0].read()  # the container is gone when we say that it did not start
+            waiting[0].comes_within(REMOVAL_SECONDS)  # the container is gone when we say that it did not start
         return _failed(call, error)
     return 0 if detached else exit_status(waiting[0])
 

@@ -48,8 +48,8 @@ def _sample(engine: Engine, names: list[str], *, truncate: bool) -> list[Row]:
 
     def fetch(name: str) -> None:
         try:
-            response = containers.stats(Engine(engine.endpoint), name, stream=False)
-            found[name] = json.loads(response.read())
+            with Engine(engine.endpoint) as own:
+                found[name] = json.loads(containers.stats(own, name, stream=False).read())
         except NotFound:
             pass  # it has gone since it was listed
         except HafenError as error:
