@@ -139,9 +139,9 @@ class Images:
         """A container's changes as an image on top of its own; the new id."""
         return await imageimport.commit(self.store, request)
 
-    def bootstrap(self, name: str) -> AsyncIterator[Progress]:
+    def bootstrap(self, name: str, mirror: str | None = None) -> AsyncIterator[Progress]:
         """A distribution's base system from its signed package archive, as an image: `debian:bookworm`."""
-        return bootstrap.bootstrap(self.store, name)
+        return bootstrap.bootstrap(self.store, name, mirror)
 
 
 def _metadata(image: Image) -> wire.ImageMetadata:

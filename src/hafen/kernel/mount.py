@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 
 from hafen.kernel import consts
@@ -138,19 +139,64 @@ def overlay_parameters(
     return (*parameters, *extra)
 
 
+_MERGED = "overlay|"
+
+
+def merged_layer(directories: Sequence[str]) -> str:
+    """An entry of `lower` that stands for these directories (top-most first), merged into a file system of their own.
+
+    overlayfs refuses (ELOOP) a layer below another layer's directory, and where `/` is one, all others are. Not so when
+    `/` is a layer of an overlay that is itself the layer. Two overlays is as deep as the kernel stacks them.
+    """
+    return _MERGED + "|".join(directories)
+
+
+def _merged(lower: Sequence[str]) -> list[str]:
+    """The directories of the entry that is a merged layer, or none."""
+    return next((layer[len(_MERGED) :].split("|") for layer in lower if layer.startswith(_MERGED)), [])
+
+
+def _with_merged(lower: Sequence[str], place: str) -> list[str]:
+    return [place if layer.startswith(_MERGED) else layer for layer in lower]
+
+
 def overlay_fd(
     lower: Sequence[str], upper: str | None, work: str | None, *, readonly: bool = False, extra: Parameters = ()
 ) -> int:
     """A detached overlay of `lower` (top-most first) and, where writable, `upper` with its `work` directory.
 
-    OSError EINVAL on kernels before 6.7, which do not know `lowerdir+`: there `mount_overlay` works, on a path.
+    Kernels before 6.7 do not know `lowerdir+`, and take no value longer than 255 bytes: there the layers are named
+    by descriptors, and with more of them than fit this is EINVAL, where `mount_overlay` still works, on a path. So it
+    does for a `merged_layer` before 6.15, when a detached mount could not be a layer (EINVAL as well).
     """
+    if directories := _merged(lower):
+        inner = overlay_fd(directories, None, None, readonly=True)
+        try:
+            layers = _with_merged(lower, f"/proc/self/fd/{inner}")
+            return overlay_fd(layers, upper, work, readonly=readonly, extra=extra)
+        finally:
+            os.close(inner)  # the outer overlay has a mount of its own
     if upper is None and len(lower) == 1:  # overlayfs wants two layers; one read-only layer is a bind
         fd = bind_fd(lower[0], recursive=False)
         mount_setattr(fd, set=consts.MOUNT_ATTR_RDONLY)
         return fd
     attributes = consts.MOUNT_ATTR_RDONLY if readonly else 0
-    return new_mount("overlay", "overlay", overlay_parameters(lower, upper, work, extra), attributes)
+    try:
+        return new_mount("overlay", "overlay", overlay_parameters(lower, upper, work, extra), attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    with ExitStack() as opened:
+
+        def name(path: str) -> str:
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, fd)
+            return f"/proc/self/fd/{fd}"
+
+        parameters: list[tuple[str, str | None]] = [("lowerdir", ":".join(map(name, lower)))]
+        if upper is not None and work is not None:
+            parameters += [("upperdir", name(upper)), ("workdir", name(work))]
+        return new_mount("overlay", "overlay", (*parameters, *extra), attributes)
 
 
 def mount_overlay(
@@ -163,6 +209,9 @@ def mount_overlay(
     extra: Parameters = (),
 ) -> None:
     """The same by mount(2), for kernels without `lowerdir+`; the layers' paths must fit a page together."""
+    if directories := _merged(lower):
+        mount_overlay(target, directories, None, None, readonly=True)  # it stays below, in this mount namespace
+        lower = _with_merged(lower, target)
     options = [f"lowerdir={':'.join(map(_escape, lower))}"]
     if upper is not None and work is not None:
         options += [f"upperdir={_escape(upper)}", f"workdir={_escape(work)}"]

@@ -63,7 +63,7 @@ class Manifest(Wire, frozen=True, rename="camel"):
     """An image manifest: its configuration and its layers, bottom first."""
 
     schema_version: int = gojson.shown(lambda: 2)
-    media_type: str = OCI_MANIFEST
+    media_type: str = gojson.shown(lambda: OCI_MANIFEST)
     config: Descriptor = gojson.shown(Descriptor)
     layers: list[Descriptor] = gojson.shown(list[Descriptor])
     artifact_type: str = ""

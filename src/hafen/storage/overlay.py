@@ -19,12 +19,13 @@ Mount options, as far as the kernel's own default (a module parameter) is anothe
 `trusted.overlay.*` attributes are never taken from an archive, so nothing in a layer can speak to the kernel.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import mount
 from hafen.spec.runtime_config import RootMount
 from hafen.storage import merge
@@ -55,8 +56,8 @@ class OverlaySnapshotter(DirectorySnapshots):
     name = "overlay"
 
     def __init__(self, database: Database, root: str) -> None:
-        if ":" in root or "," in root or "\\" in root:
-            raise InvalidArgument(f"data root {root!r}: overlayfs cannot be told of paths with ':', ',' or '\\'")
+        if any(mark in root for mark in ":,|\\"):
+            raise InvalidArgument(f"data root {root!r}: overlayfs cannot be told of paths with ':', ',', '|' or '\\'")
         super().__init__(database, root)
         self._options = options_beside_default()
         self._lowers: dict[str, tuple[str, ...]] = {}
@@ -80,6 +81,15 @@ class OverlaySnapshotter(DirectorySnapshots):
             self._lowers[key] = found
         return found
 
+    def _base(self, key: str | None) -> tuple[str, ...]:
+        """This machine's own directories at the bottom of a snapshot, if it is based on them."""
+        while key is not None:
+            row = self._row(key)
+            if row.lower is not None:
+                return self._own(row)
+            key = row.parent
+        return ()
+
     def prepare(self, key: str, parent: str | None) -> tuple[RootMount, ...]:
         self._absent(key)
         lower = () if parent is None else self._lower(parent)
@@ -100,15 +110,15 @@ class OverlaySnapshotter(DirectorySnapshots):
 
     def mounts(self, key: str) -> tuple[RootMount, ...]:
         row = self._row(key)
-        directory = self._directory(row.number)
-        lower = self._below(row)
         if row.committed:
-            layers = self._lower(key)
+            layers = mountable(self._lower(key), self._base(key))
             if len(layers) == 1:
                 return (RootMount("bind", layers[0], ("bind", "ro")),)
             return (RootMount("overlay", "overlay", (f"lowerdir={':'.join(layers)}", *self._options)),)
-        if not lower:
+        directory = self._directory(row.number)
+        if row.parent is None:
             return (RootMount("bind", f"{directory}/fs", ("bind",)),)
+        lower = mountable(self._lower(row.parent), self._base(row.parent))
         options = (f"lowerdir={':'.join(lower)}", f"upperdir={directory}/fs", f"workdir={directory}/work")
         return (RootMount("overlay", "overlay", options + self._options),)
 
@@ -128,9 +138,17 @@ class OverlaySnapshotter(DirectorySnapshots):
 
     def tree(self, key: str) -> "OverlayTree":
         row = self._row(key)
-        directory = self._directory(row.number)
         own, *below = self.layer_directories(key)
-        return OverlayTree(own, tuple(below), None if row.committed else f"{directory}/work", self._options)
+        work = None if row.committed else f"{self._directory(row.number)}/work"
+        return OverlayTree(own, tuple(below), work, self._base(key), self._options)
+
+
+def mountable(layers: Sequence[str], base: Sequence[str]) -> tuple[str, ...]:
+    """Layers (top first) as overlayfs takes them: this machine's own directories, when others lie above them, merged
+    into one (see `kernel.mount.merged_layer`)."""
+    if not base or len(layers) == len(base):
+        return tuple(layers)
+    return (*layers[: -len(base)], mount.merged_layer(base))
 
 
 def describe_implied(directory: str, parents: Sequence[str], implicit: Sequence[str]) -> None:
@@ -156,6 +174,7 @@ class OverlayTree:
     upper: str
     lower: tuple[str, ...]
     work: str | None
+    base: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     def usage(self) -> Usage:
@@ -168,9 +187,17 @@ class OverlayTree:
         if not self.lower and not readonly:
             return mount.bind_fd(self.upper, recursive=False)
         extra = tuple((name, value) for name, _, value in (option.partition("=") for option in self.options))
-        if readonly or self.work is None:
-            return mount.overlay_fd((self.upper, *self.lower), None, None, readonly=True, extra=extra)
-        return mount.overlay_fd(self.lower, self.upper, self.work, extra=extra)
+        try:
+            if not readonly and self.work is not None:
+                return mount.overlay_fd(mountable(self.lower, self.base), self.upper, self.work, extra=extra)
+            layers = mountable((self.upper, *self.lower), self.base)
+            return mount.overlay_fd(layers, None, None, readonly=True, extra=extra)
+        except OSError as error:
+            if self.base and error.errno == errno.EINVAL:
+                raise NotImplemented(
+                    "files on this machine's own root can be read from outside since Linux 6.15"
+                ) from error
+            raise
 
     def changes(self) -> Iterator[Change]:
         return merge.changes(self.upper, self.lower)

@@ -50,9 +50,8 @@ async def create(request: Request, services: Services) -> Answer:
 async def bootstrap(request: Request, services: Services) -> Answer:
     """Ours alone: a distribution's base system from its signed package archive."""
     query = request.query
-    if query.text("mirror"):
-        raise NotImplemented("choosing the mirror of a bootstrap is not implemented by this engine")
-    return StreamReply(await begun(progress(services.images.bootstrap(query.text("name")), request.version)), JSON)
+    messages = services.images.bootstrap(query.text("name"), query.text("mirror") or None)
+    return StreamReply(await begun(progress(messages, request.version)), JSON)
 
 
 async def load(request: Request, services: Services) -> Answer:
