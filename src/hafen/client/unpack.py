@@ -43,7 +43,8 @@ def unpack(chunks: Iterable[bytes], directory: str, rename: Rename | None) -> in
     directories: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with tarfile.open(fileobj=ChunkReader(chunks), mode="r|", errorlevel=1) as archive:  # type: ignore[call-overload]
+        reader = ChunkReader(chunks)
+        with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]  # `read` is enough
             for member in archive:
                 parts = _parts(rename.apply(_plain(member.name)) if rename else member.name)
                 if not parts and not member.isdir():

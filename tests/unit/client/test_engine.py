@@ -72,7 +72,7 @@ def test_json_both_ways_on_one_connection(serve: Serve) -> None:
     engine = serve([answer(b'{"a": 1}'), answer(b'{"b": 2}', "201 Created")])
     assert engine.get("/x", {"all": True, "none": None, "no": False, "many": ["a b", "c&d"]}) == {"a": 1}
     assert engine.post("/y", None, {"q": "ä"}) == {"b": 2}
-    first, second = engine.recorded  # type: ignore[attr-defined]
+    first, second = engine.recorded  # type: ignore[attr-defined]  # put there by `serve`
     assert first.startswith(b"GET /x?all=1&many=a%20b&many=c%26d HTTP/1.1\r\n")
     assert b"Content-Length" not in first
     assert second.endswith(b'{"q": "\\u00e4"}')
