@@ -78,6 +78,20 @@ def _detached_layer(layer: RootMount) -> int | None:
         raise
 
 
+def mount_layer(layer: RootMount, target: str) -> None:
+    """`layer` on the directory `target`, in the mount namespace of the caller."""
+    fd = _detached_layer(layer)
+    if fd is None:
+        _mount_layer_by_path(layer, target)
+        return
+    directory = os.open(target, k.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount.attach(fd, directory)
+    finally:
+        os.close(directory)
+        os.close(fd)
+
+
 def _mount_layer_by_path(layer: RootMount, target: str) -> None:
     options = parse(layer.options)
     lower, upper, work, extra = _overlay(options)

@@ -502,11 +502,10 @@ def _write_file(path: str, value: object) -> None:
 
 
 def _remove_run_dir(path: str) -> None:
-    """Ours is flat but for the empty mount point of the root."""
     for name in os.listdir(path):
         child = os.path.join(path, name)
-        if os.path.isdir(child):
-            os.rmdir(child)
+        if os.path.isdir(child) and not os.path.islink(child):
+            _remove_run_dir(child)
         else:
             os.unlink(child)
     os.rmdir(path)

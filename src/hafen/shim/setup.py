@@ -47,7 +47,7 @@ def _perform(message: protocol.Message, descriptors: list[int]) -> tuple[protoco
 def _create(spawn: Spawn, stdio: Stdio, descriptors: list[int]) -> parent.Running:
     config = read_config(spawn)
     if spawn.netns is not None:
-        _set_netns(config, f"/proc/self/fd/{descriptors[spawn.netns]}")
+        _set_netns(config, f"/proc/{os.getpid()}/fd/{descriptors[spawn.netns]}")
     rootfs = tuple(RootMount(kind, source, tuple(options)) for kind, source, options in spawn.rootfs)
     if spawn.runtime != "hafen":
         return foreign.create(spawn, config, rootfs, stdio)
@@ -66,7 +66,7 @@ def _execute(request: Exec, spawn: Spawn, pid: int, stdio: Stdio) -> parent.Runn
     with open(os.path.join(spawn.run_dir, f"exec-{request.exec_id}.json"), "rb") as file:
         process = json.loads(file.read())
     if spawn.runtime != "hafen":
-        return foreign.execute(spawn, request, stdio)
+        return foreign.execute(spawn, request, process, pid, stdio)
     config = runtime_config.from_json(read_config(spawn))
     return join.execute(
         runtime_config.decode(runtime_config.Process, process, "process"),

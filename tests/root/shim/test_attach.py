@@ -22,7 +22,7 @@ async def test_several_clients_get_what_they_asked_for(world: World) -> None:
     assert await first.output() == (b"out\n", b"")
     assert await second.output() == (b"", b"err\n")
     assert await typing.output() == (b"out\n", b"err\n")
-    assert [stream.client.done.result() for stream in (first, second, typing)] == ["exit"] * 3
+    assert [await stream.client.done for stream in (first, second, typing)] == ["exit"] * 3
 
 
 async def test_detach_keys_across_reads(world: World) -> None:
