@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hafen.api import versions
@@ -89,6 +88,19 @@ class Engine:
         self.database.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What an engine keeps on disk."""
+
+    database: Database
+    paths: Paths
+    events: Events
+    containers: Containers
+    snapshots: Snapshotter
+    volumes: Volumes
+    images: Images
+
+
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
     """By the API's names. An engine with another bridge gets an nftables table of its own."""
     table = "hafen" if config.bridge == DEFAULT_BRIDGE else f"hafen-{config.bridge}"
@@ -129,75 +141,83 @@ def snapshotter(config: DaemonConfig, database: Database) -> Snapshotter:
     raise InvalidArgument(f"unknown storage driver {config.storage_driver}; overlay and vfs are known")
 
 
+def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
+    """What is kept: read from disk, nothing started."""
+    events = Events(database)
+    containers = Containers(database)
+    containers.load()
+    snapshots = snapshotter(config, database)
+
+    def users_of_volume(name: str) -> list[str]:
+        return [one.id for one in containers if any(point.name == name for point in one.record.mounts)]
+
+    def users_of_image(identity: str) -> Sequence[ImageUser]:
+        return [ImageUser(one.id, one.alive) for one in containers if one.record.image_id == identity]
+
+    volumes = Volumes(database, paths.volumes, events, users_of_volume, new_id, time.time_ns)
+    volumes.load()
+    content = LocalContent(f"{config.data_root}/content")
+    store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
+    return Stores(database, paths, events, containers, snapshots, volumes, Images(store, users_of_image))
+
+
 def wire(config: DaemonConfig) -> Engine:
     """Everything of one engine, not started yet. Needs a running event loop."""
-    with ExitStack() as undo:
-        default_log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
-        hostconfig.check_log_config(default_log)
-        paths = Paths(config.run_root, config.data_root, config.cgroup_parent)
-        paths.make()
-        database = Database(paths.database)
-        undo.callback(database.close)
-        hierarchy = cgroup.open_hierarchy()
-        host = hostfacts.read(hierarchy.version)
-        events = Events(database)
-        containers = Containers(database)
-        containers.load()
-        snapshots = snapshotter(config, database)
-        undo.callback(snapshots.close)
+    default_log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
+    hostconfig.check_log_config(default_log)
+    paths = Paths(config.run_root, config.data_root, config.cgroup_parent)
+    paths.make()
+    database = Database(paths.database)
+    try:
+        return _engine(config, stores(config, database, paths), default_log)
+    except BaseException:
+        database.close()
+        raise
 
-        def users_of_volume(name: str) -> list[str]:
-            return [one.id for one in containers if any(point.name == name for point in one.record.mounts)]
 
-        def users_of_image(identity: str) -> Sequence[ImageUser]:
-            return [ImageUser(one.id, one.alive) for one in containers if one.record.image_id == identity]
-
-        volumes = Volumes(database, paths.volumes, events, users_of_volume, new_id, time.time_ns)
-        volumes.load()
-        content = LocalContent(f"{config.data_root}/content")
-        store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
-        images = Images(store, users_of_image)
-        shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
-        members = Members(containers, shims, paths)
-        networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
-        scope = Scope()
-        mounting = Mounting(volumes, paths)
-        available = runtimes(config)
-        remover = Remover(database, containers, snapshots, volumes, events, paths)
-        exits = Exits(containers, networks, mounting, volumes, remover, events, scope)
-        starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
-        exits.restart = starter.run
-        logs = Logs(containers, paths, DRIVERS)
-        execs = Execs(containers, events, host, scope)
-        listing = Listing(containers, images, snapshots, paths)
-        stopper = Stopper(containers, starter, exits, events)
-        services = Services(
-            create=Creator(
-                database, containers, images, snapshots, volumes, networks, events, host, available, default_log
-            ),
-            start=starter,
-            stop=stopper,
-            remove=remover,
-            listing=listing,
-            inspect=Inspector(containers, execs, networks, logs, snapshots, events, host, paths),
-            stats=Stats(containers, hierarchy, host, paths),
-            attach=Attacher(containers, events, logs),
-            exec=execs,
-            copy=Copier(containers, snapshots, mounting, events),
-            commit=Committer(containers, images, events),
-            events=events,
-            system=System(
-                containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
-                engine_id(database), config.log_driver, config.labels, config.debug,
-                (versions.text(versions.NEWEST), versions.text(versions.OLDEST)),
-            ),
-            volumes=volumes,
-            networks=networks,
-            images=images,
-            logs=logs,
-        )  # fmt: skip
-        recovery = Recovery(
-            containers, snapshots, networks, mounting, remover, starter, exits, shims, images, hierarchy, paths, scope
-        )
-        undo.pop_all()
+def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engine:
+    hierarchy = cgroup.open_hierarchy()
+    host = hostfacts.read(hierarchy.version)
+    available = runtimes(config)
+    database, paths, events, containers = kept.database, kept.paths, kept.events, kept.containers
+    snapshots, volumes, images = kept.snapshots, kept.volumes, kept.images
+    shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
+    members = Members(containers, shims, paths)
+    networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
+    scope = Scope()
+    mounting = Mounting(volumes, paths)
+    remover = Remover(database, containers, snapshots, volumes, events, paths)
+    exits = Exits(containers, networks, mounting, volumes, remover, events, scope)
+    starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
+    exits.restart = starter.run
+    logs = Logs(containers, paths, DRIVERS)
+    execs = Execs(containers, events, host, scope)
+    listing = Listing(containers, images, snapshots, paths)
+    creator = Creator(database, containers, images, snapshots, volumes, networks, events, host, available, default_log)
+    services = Services(
+        create=creator,
+        start=starter,
+        stop=Stopper(containers, starter, exits, events),
+        remove=remover,
+        listing=listing,
+        inspect=Inspector(containers, execs, networks, logs, snapshots, events, host, paths),
+        stats=Stats(containers, hierarchy, host, paths),
+        attach=Attacher(containers, events, logs),
+        exec=execs,
+        copy=Copier(containers, snapshots, mounting, events),
+        commit=Committer(containers, images, events),
+        events=events,
+        system=System(
+            containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
+            engine_id(database), config.log_driver, config.labels, config.debug,
+            (versions.text(versions.NEWEST), versions.text(versions.OLDEST)),
+        ),
+        volumes=volumes,
+        networks=networks,
+        images=images,
+        logs=logs,
+    )  # fmt: skip
+    recovery = Recovery(
+        containers, snapshots, networks, mounting, remover, starter, exits, shims, images, hierarchy, paths, scope
+    )
     return Engine(services, recovery, shims, scope, exits, events, networks, snapshots, database)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from dataclasses import dataclass, field
 
 from hafen.engine import specgen
 from hafen.engine.attach import detach_keys
 from hafen.engine.create import new_id
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
-from hafen.engine.records import Container, Containers
+from hafen.engine.records import Container, Containers, Exec
 from hafen.engine.scope import Scope
 from hafen.engine.services import ExecStartOptions, Session
 from hafen.engine.shimlink import AttachClient, ExecHandle
@@ -27,20 +26,6 @@ from hafen.spec.wire.exec import ExecConfig, ExecInspect, ProcessConfig
 
 _STDOUT = 1
 _KEPT = 512  # ended execs that a container remembers
-
-
-@dataclass(slots=True, eq=False)
-class Exec:
-    """One exec. `exit_code` is None until it has ended."""
-
-    id: str
-    container: Container
-    config: ExecConfig
-    started: bool = False
-    running: bool = False
-    pid: int = 0
-    exit_code: int | None = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Execs:
@@ -139,7 +124,6 @@ class Execs:
     def _exited(self, one: Exec, code: int) -> None:
         one.running, one.exit_code = False, code
         self._tell(one, "exec_die", exitCode=str(code))
-        one.ended.set()
 
     def _process(self, one: Exec, size: tuple[int, int] | None) -> Process:
         """The container's own process with what the exec says otherwise."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,12 +19,12 @@ from hafen.spec import lifecycle, names
 from hafen.spec.lifecycle import ALIVE, Action, State
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.exec import ExecConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import EndpointSettings, PortMap
 from hafen.storage.database import Database
 
 if TYPE_CHECKING:
-    from hafen.engine.exec import Exec
     from hafen.engine.shimlink import AttachClient, Shim
 
 
@@ -110,6 +111,19 @@ class Container:
     def event_attributes(self, **more: str) -> dict[str, str]:
         """What Docker tells of a container with each of its events."""
         return {**self.record.config.labels, **more, "image": self.record.image, "name": self.name}
+
+
+@dataclass(slots=True, eq=False)
+class Exec:
+    """A further process of a container. `exit_code` is None until it has ended."""
+
+    id: str
+    container: Container
+    config: ExecConfig
+    started: bool = False
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
 
 
 class Waiter:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
+import msgspec
+
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.images import Images
@@ -24,8 +26,10 @@ from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
 from hafen.storage.snapshot import Snapshotter
 
-API_VERSION = "1.51"
-MIN_API_VERSION = "1.24"
+_REGISTRIES = wire.RegistryConfig(
+    insecure_registry_cidrs=["127.0.0.0/8"],
+    index_configs={"docker.io": wire.IndexInfo(name="docker.io", secure=True, official=True)},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,7 @@ class System:
             os_version=release.get("VERSION_ID", ""),
             os_type="linux",
             architecture=os.uname().machine,
-            registry_config=wire.RegistryConfig(
-                insecure_registry_cidrs=["127.0.0.0/8"],
-                index_configs={"docker.io": wire.IndexInfo(name="docker.io", secure=True, official=True)},
-            ),
+            registry_config=_REGISTRIES,
             ncpu=len(self.host.cpus),
             mem_total=self.host.memory,
             docker_root_dir=self.paths.data_root,
@@ -186,8 +187,6 @@ class System:
 
 
 def _with(usage: wire.DiskUsage, **parts: object) -> wire.DiskUsage:
-    import msgspec
-
     return msgspec.structs.replace(usage, **parts)
 
 
