@@ -10,6 +10,7 @@ from hafen.errors import Unavailable
 
 LOG = "/var/log/hafen.log"
 START_SECONDS = 30.0
+GIVEN_WAY_SECONDS = 3.0
 
 
 def start_engine(endpoint: Endpoint, error: Unavailable) -> bool:
@@ -66,14 +67,13 @@ def _wait_listening(pid: int) -> None:
                 sock.connect(DEFAULT_SOCKET)
                 return
             except OSError:
-                if ended:
-                    break
-        ended = os.waitpid(pid, os.WNOHANG)[0] != 0
-        if ended:
-            continue  # once more: ours may have given way to one that listens
+                pass  # not yet
+        if not ended and os.waitpid(pid, os.WNOHANG)[0]:
+            ended = True  # it may have given way to another, which is about to listen
+            deadline = min(deadline, time.monotonic() + GIVEN_WAY_SECONDS)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
-    what = "ended at once" if ended else f"does not listen on {DEFAULT_SOCKET} after {START_SECONDS:.0f} seconds"
+    what = "ended" if ended else f"does not listen on {DEFAULT_SOCKET} after {START_SECONDS:.0f} seconds"
     raise Unavailable(f"the engine was started and {what}:\n{_log_tail()}\nthe whole log is {LOG}")
 
 
