@@ -68,7 +68,11 @@ def _tcp(target: str) -> socket.socket:
 def _tls(plain: socket.socket, target: str, files: "TlsFiles") -> Stream:
     from hafen.client.tls import connect  # `ssl` costs milliseconds that unix sockets need not pay
 
-    return connect(plain, target.rpartition(":")[0].strip("[]"), files)
+    try:
+        return connect(plain, target.rpartition(":")[0].strip("[]"), files)
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _ssh(url: str) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 from hafen.errors import InvalidArgument, Unavailable
@@ -31,19 +32,23 @@ def connect(plain: socket.socket, server_name: str, files: "TlsFiles") -> "TlsSt
     try:
         stream.handshake()
     except ssl.SSLError as error:
-        stream.close()
         raise Unavailable(f"error during connect: TLS: {error.reason or error}") from error
     return stream
 
 
 class TlsStream:
-    """A blocking `Stream` that keeps reading after its own direction was closed."""
+    """A blocking `Stream` that keeps reading after its own direction was closed; one thread may send, one receive.
+
+    OpenSSL's state is one for both directions and guarded by a lock that is never held while the network blocks.
+    """
 
     def __init__(self, plain: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
         self._plain = plain
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._state = threading.Lock()
+        self._sending = threading.Lock()
 
     def handshake(self) -> None:
         while True:
@@ -58,7 +63,8 @@ class TlsStream:
     def recv(self, size: int, /) -> bytes:
         while True:
             try:
-                return self._tls.read(size)
+                with self._state:
+                    return self._tls.read(size)
             except ssl.SSLWantReadError:
                 if not self._fill():
                     return b""
@@ -70,20 +76,21 @@ class TlsStream:
         buffer[: len(data)] = data
         return len(data)
 
-    def pending(self) -> bool:
-        """Decrypted or undecrypted bytes are here that `poll` on the descriptor does not see."""
-        return self._tls.pending() > 0 or self._incoming.pending > 0
-
     def sendall(self, data: bytes | memoryview, /) -> None:
-        self._tls.write(data)
-        self._flush()
+        left = memoryview(data)
+        while left:
+            with self._state:
+                written = self._tls.write(left)
+            left = left[written:]
+            self._flush()
 
     def shutdown(self, how: int, /) -> None:
         """close_notify towards the server; its own direction stays open (RFC 8446, section 6.1)."""
         if how == socket.SHUT_RD:
             return
         try:
-            self._tls.unwrap()
+            with self._state:
+                self._tls.unwrap()
         except ssl.SSLError:
             pass  # the peer's close_notify is not here yet, and need not be
         self._flush()
@@ -95,13 +102,17 @@ class TlsStream:
         self._plain.close()
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._plain.sendall(self._outgoing.read())
+        with self._sending:
+            with self._state:
+                data = self._outgoing.read()
+            if data:
+                self._plain.sendall(data)
 
     def _fill(self) -> bool:
         data = self._plain.recv(RECORD)
-        if not data:
-            self._incoming.write_eof()
-            return False
-        self._incoming.write(data)
+        with self._state:
+            if not data:
+                self._incoming.write_eof()
+                return False
+            self._incoming.write(data)
         return True
