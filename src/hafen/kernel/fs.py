@@ -9,6 +9,7 @@ import fcntl
 import os
 import posixpath
 import stat
+import struct
 import sys
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
@@ -145,6 +146,21 @@ def syncfs(fd: int) -> None:
     """Write out everything of the file system that `fd` is on, and report what failed since the last time."""
     if _syncfs(fd) < 0:
         raise oserror("syncfs")
+
+
+def spread_directories(fd: int) -> None:
+    """Tell ext4 that the directories in the directory `fd` have nothing to do with each other (chattr(1), attribute T),
+    so that each gets a block group of its own. Elsewhere this does nothing.
+
+    Together they share one, where making a file takes 0.3 ms instead of 0.01 after many were deleted: ext4 does not
+    use an inode again for minutes and looks for a free one from the group's start (fs/ext4/ialloc.c, recently_deleted).
+    """
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, consts.FS_IOC_GETFLAGS, bytes(4)))
+        if filesystem_type(fd) == consts.EXT4_SUPER_MAGIC and not flags & consts.EXT4_TOPDIR_FL:
+            fcntl.ioctl(fd, consts.FS_IOC_SETFLAGS, struct.pack("i", flags | consts.EXT4_TOPDIR_FL))
+    except OSError:
+        return  # a file system without such flags, or a process that may not set them: only slower
 
 
 def is_procfs_root(fd: int) -> bool:
