@@ -87,7 +87,7 @@ class Machine:
             drives = [f"file={path},format=raw,if=virtio,snapshot=on" for path in (self.root, work / "source")]
             process = subprocess.Popen(
                 [
-                    QEMU, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536", "-cpu", "max,la57=off",
+                    QEMU, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536", "-cpu", "Nehalem",
                     "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                     "-kernel", str(self.kernel), "-initrd", str(self.initramfs), "-append", KERNEL_COMMAND_LINE,
                     "-serial", f"file:{console}", "-serial", f"file:{output}",

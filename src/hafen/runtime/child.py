@@ -11,7 +11,7 @@ import signal
 import stat
 from typing import Any, NamedTuple, NoReturn
 
-from hafen.errors import HafenError, NotImplemented, StartFailed, System
+from hafen.errors import HafenError, InvalidArgument, NotImplemented, StartFailed, System
 from hafen.kernel import caps, cgroup, consts, fs, lsm, namespaces, process, seccomp, tty
 from hafen.runtime import hooks, identity, program
 from hafen.runtime.mounts import Bind
@@ -210,7 +210,10 @@ def _set_label(stage: Stage, wanted: Process) -> None:
     if wanted.apparmor_profile:
         if not lsm.apparmor_enabled():
             raise NotImplemented(f"AppArmor profile {wanted.apparmor_profile!r}: this kernel has no AppArmor enabled")
-        lsm.set_apparmor_profile(stage.proc, wanted.apparmor_profile)
+        try:
+            lsm.set_apparmor_profile(stage.proc, wanted.apparmor_profile)
+        except FileNotFoundError:
+            raise InvalidArgument(f"AppArmor profile {wanted.apparmor_profile!r} is not loaded") from None
     if wanted.selinux_label:
         if not lsm.selinux_enabled():
             raise NotImplemented(f"SELinux label {wanted.selinux_label!r}: this kernel has no SELinux enabled")
