@@ -185,7 +185,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     members = Members(containers, shims, paths)
     networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
     scope = Scope()
-    mounting = Mounting(volumes, paths)
+    mounting = Mounting(volumes, paths, events)
     remover = Remover(database, containers, snapshots, volumes, events, paths)
     exits = Exits(containers, networks, mounting, volumes, remover, events, scope)
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)

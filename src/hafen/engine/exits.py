@@ -111,6 +111,7 @@ class Exits:
         try:
             self._networks.release(container.id)
             self._mounting.release(container.record)
+            self._mounting.tell(container.record, "unmount")
         except (HafenError, OSError) as error:  # the next start of the engine sweeps what stays behind
             log.warning("after the exit of container %s: %s", container.id, error)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hafen.engine.feed import consume
 from hafen.engine.imagestore import BASE_LABEL, HOST, Image, ImageStore, NewLayer
+from hafen.engine.targets import without_targets
 from hafen.errors import NotImplemented
 from hafen.spec import changes as instructions
 from hafen.spec import digest as digests
@@ -163,7 +164,7 @@ async def commit(store: ImageStore, request: CommitRequest) -> str:
         if parent.snapshot is not None:
             lease.hold(parent.snapshot)
         lease.hold(parent.id)
-        staged = await asyncio.to_thread(lambda: stage_layer(store, layers.diff(tree)))
+        staged = await asyncio.to_thread(lambda: stage_layer(store, layers.diff(tree, without_targets)))
         undo.callback(store.snapshots.unstage, staged.directory)
         empty = staged.applied.diff_id == layers.EMPTY
         added = [] if empty else [await adopt(store, staged, parent.snapshot, lease)]

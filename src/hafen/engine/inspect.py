@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import posixpath
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -17,8 +15,9 @@ from hafen.engine.hostfacts import HostFacts
 from hafen.engine.logs import Logs
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
-from hafen.engine.records import Container, Containers, Record, Status
+from hafen.engine.records import Container, Containers, Status
 from hafen.engine.start import block_devices
+from hafen.engine.targets import without_targets
 from hafen.errors import Conflict, HafenError, InvalidArgument, System
 from hafen.spec import names, runtime_config, units
 from hafen.spec.lifecycle import State
@@ -27,7 +26,7 @@ from hafen.spec.wire import container as wire
 from hafen.spec.wire.hostconfig import HostConfig, Resources
 from hafen.spec.wire.image import GraphDriver
 from hafen.spec.wire.network import EndpointSettings, NetworkSettings
-from hafen.storage.snapshot import Change, ChangeKind, Snapshotter
+from hafen.storage.snapshot import Snapshotter
 
 _LIMITS = tuple(field.name for field in msgspec.structs.fields(Resources))
 
@@ -92,12 +91,8 @@ class Inspector:
     async def changes(self, ref: str) -> list[wire.FilesystemChange]:
         container = self.containers.find(ref)
         tree = self.snapshotter.tree(container.id)
-        ours = mount_targets(container.record)
-
-        def find() -> list[wire.FilesystemChange]:
-            return without_mount_targets(tree.changes(), ours)
-
-        return await asyncio.to_thread(find)
+        changes = await asyncio.to_thread(lambda: without_targets(tree.changes()))
+        return [wire.FilesystemChange(path=change.path, kind=int(change.kind)) for change in changes]
 
     async def rename(self, ref: str, name: str) -> None:
         if not name:
@@ -160,38 +155,6 @@ class Inspector:
 def shown_driver(name: str) -> str:
     """Docker's name of a snapshotter, which clients compare."""
     return "overlay2" if name == "overlay" else name
-
-
-_SYSTEM_TARGETS = (
-    "/dev",
-    "/proc",
-    "/sys",
-    "/etc",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/resolv.conf",
-    "/sbin/docker-init",
-)
-
-
-def mount_targets(record: Record) -> frozenset[str]:
-    """Paths that a start makes where the image lacks them, so that something can be mounted there."""
-    return frozenset((*_SYSTEM_TARGETS, *(point.destination for point in record.mounts)))
-
-
-def without_mount_targets(changes: Iterable[Change], targets: Collection[str]) -> list[wire.FilesystemChange]:
-    """What the container changed itself: Docker keeps mount targets in a layer below and does not show them, nor the
-    directories that changed for their sake alone."""
-    shown: list[wire.FilesystemChange] = []
-    parents = {posixpath.dirname(target) for target in targets}
-    kept = [change for change in changes if change.kind is not ChangeKind.ADDED or change.path not in targets]
-    for index, change in enumerate(kept):
-        if change.path in parents and change.kind is ChangeKind.MODIFIED:
-            below = kept[index + 1].path if index + 1 < len(kept) else ""
-            if not below.startswith(f"{change.path}/"):
-                continue
-        shown.append(wire.FilesystemChange(path=change.path, kind=int(change.kind)))
-    return shown
 
 
 def merge_limits(old: HostConfig, new: Resources) -> HostConfig:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from hafen.engine import specgen
+from hafen.engine.events import Events
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Record
 from hafen.engine.volumes import Volumes
@@ -21,10 +22,22 @@ class Mounting:
 
     volumes: Volumes
     paths: Paths
+    events: Events
 
     def mounts(self, record: Record) -> tuple[Mount, ...]:
         """The container's own mounts. Errors: Docker's texts, with the source that is missing."""
         return tuple(self._mount(point) for point in record.mounts)
+
+    def tell(self, record: Record, action: str) -> None:
+        """The event of each volume: `mount` at a start, `unmount` at an exit."""
+        for point in record.mounts:
+            if point.type != "volume":
+                continue
+            attributes = {"container": record.id, "driver": point.driver}
+            if action == "mount":
+                access = "true" if point.rw else "false"
+                attributes |= {"destination": point.destination, "propagation": "", "read/write": access}
+            self.events.publish("volume", action, point.name, attributes)
 
     def _mount(self, point: MountPoint) -> Mount:
         if point.type == "tmpfs":

@@ -64,6 +64,7 @@ class Recovery:
             if shim is not None:
                 self._adopt(container, shim)
             elif container.alive:
+                self._kill_leftovers(container)
                 ended.append((container, self._last_exit(container)))
         await self._restore_networks()
         for container, exit in ended:
@@ -86,6 +87,15 @@ class Recovery:
         if not os.path.isdir(run_dir):  # noqa: ASYNC240 - a look at tmpfs
             return None
         return await self.shims.reconnect(container.id, run_dir, self.paths.container(container.id))
+
+    def _kill_leftovers(self, container: Container) -> None:
+        """Processes that outlived their shim and its directory."""
+        group = self.hierarchy.open(self.paths.cgroup(container.record))
+        try:
+            group.kill()
+            group.remove()
+        except OSError as error:
+            log.warning("the cgroup of container %s stays behind: %s", container.id, error)
 
     def _adopt(self, container: Container, shim: Shim) -> None:
         """It runs, whatever the record says: an engine may have died between the shim's answer and its own note."""

@@ -110,9 +110,12 @@ class Remover:
             self._containers.delete(container)
         self._containers.forget(container)
         shutil.rmtree(self._paths.container(container.id), ignore_errors=True)
-        for session in container.sessions:
+        for session in container.sessions:  # clients that wait for a start that will not come
             if not session.ready.done():
                 session.ready.set_result(None)
+            elif (client := session.ready.result()) is not None:
+                client.sock.close()
+                client.done.set_result("gone")
         self._events.publish("container", "destroy", container.id, attributes)
         container.resolve(WaitResult(container.status.exit_code), "removed", "not-running", "next-exit")
         return mounted

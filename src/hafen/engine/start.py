@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -73,20 +74,24 @@ class Starter:
         except BaseException as error:
             self._failed(container, error)
             raise
+        try:
+            self.containers.transit(
+                container,
+                Action.START,
+                pid=shim.pid,
+                exit_code=0,
+                error="",
+                oom_killed=False,
+                stopped_by_user=False,
+                started_ns=int(shim.started_at.timestamp() * 1e6) * 1000,
+                networks=attached.networks,
+                ports=attached.ports,
+                **changes,
+            )
+        except BaseException:  # no space for the record: then it must not run either
+            await shim.signal(signal.SIGKILL)
+            raise
         container.shim = shim
-        self.containers.transit(
-            container,
-            Action.START,
-            pid=shim.pid,
-            exit_code=0,
-            error="",
-            oom_killed=False,
-            stopped_by_user=False,
-            started_ns=int(shim.started_at.timestamp() * 1e6) * 1000,
-            networks=attached.networks,
-            ports=attached.ports,
-            **changes,
-        )
         self.events.publish("container", "start", container.id, container.event_attributes())
         self.exits.watch(container, shim)
 
@@ -95,6 +100,7 @@ class Starter:
         with ExitStack() as undo:
             undo.callback(close_clients, clients)
             mounts = self.mounting.mounts(record)
+            self.mounting.tell(record, "mount")
             namespaces, shm_donor = self._namespaces_of_others(record)
             shm = self.mounting.shm(record, shm_donor)
             undo.callback(self.mounting.release, record)

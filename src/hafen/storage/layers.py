@@ -5,7 +5,7 @@ same digest wherever it is made.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from hafen.errors import Corrupt
@@ -16,7 +16,7 @@ from hafen.storage.archive import DEFAULT_LIMITS, Limits, Reader, Source
 from hafen.storage.content import hashed
 from hafen.storage.extract import WHITEOUT_PREFIX, Extractor, Policy
 from hafen.storage.recipe import Recorder
-from hafen.storage.snapshot import ChangeKind, Tree
+from hafen.storage.snapshot import Change, ChangeKind, Tree
 from hafen.storage.tarformat import FILE, Entry
 
 EMPTY = Digest("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")
@@ -86,16 +86,16 @@ def describe(directory: str) -> Applied:
     return Applied(digests.finish(hasher), size, entries, (), recorder.finish())
 
 
-def diff(tree: Tree) -> Iterator[bytes]:
-    """What a snapshot changed, as a layer tar in pieces of some 100 KiB."""
-    return pack.joined(_diff(tree))
+def diff(tree: Tree, select: Callable[[Iterable[Change]], Iterable[Change]] = iter) -> Iterator[bytes]:
+    """What a snapshot changed, as a layer tar in pieces of some 100 KiB; `select` may leave changes out."""
+    return pack.joined(_diff(tree, select))
 
 
-def _diff(tree: Tree) -> Iterator[bytes]:
+def _diff(tree: Tree, select: Callable[[Iterable[Change]], Iterable[Change]]) -> Iterator[bytes]:
     changed = tree.open_changed()
     try:
         packer = pack.Packer(changed)
-        for change in tree.changes():
+        for change in select(tree.changes()):
             path = change.path[1:]
             if change.kind is not ChangeKind.DELETED:
                 yield from packer.member(path)

@@ -63,7 +63,7 @@ def test_errors(engine: EngineProcess, container: str, tmp_path: Path) -> None:
 def test_diff_and_export(engine: EngineProcess, container: str, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     engine.docker("cp", f"{tmp_path}/f", f"{container}:/root/f")
-    assert engine.docker("diff", container).stdout == "C /root\nA /root/f\n"
+    assert engine.docker("diff", container).stdout == "C /root\nA /root/f\nA /tmpfs\nA /volume\n"
     archive = engine.base / "export.tar"
     engine.docker("export", "-o", str(archive), container)
     with tarfile.open(archive) as tar:

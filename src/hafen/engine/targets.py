@@ -1,0 +1,31 @@
+"""Files and directories that a start makes in a container's root so that Hafen can mount there; pure.
+
+Docker keeps them in a layer of their own below the container's, so that neither `diff` nor `commit` sees them. Here
+they are in the container's layer, and left out where its changes are told.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+
+from hafen.storage.snapshot import Change, ChangeKind
+
+TARGETS = frozenset(
+    ("/dev", "/proc", "/sys", "/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
+)
+_PARENTS = frozenset(posixpath.dirname(target) for target in TARGETS)
+
+
+def without_targets(changes: Iterable[Change]) -> list[Change]:
+    """What the container changed itself; also without the directories that changed for a target's sake alone.
+
+    `changes` are sorted by path, so that what changed below a directory follows it.
+    """
+    kept = [change for change in changes if change.kind is not ChangeKind.ADDED or change.path not in TARGETS]
+    found = []
+    for change, following in zip(kept, (*kept[1:], None), strict=True):
+        changed_below = following is not None and following.path.startswith(f"{change.path}/")
+        if changed_below or change.path not in _PARENTS or change.kind is not ChangeKind.MODIFIED:
+            found.append(change)
+    return found
