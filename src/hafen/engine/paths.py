@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from hafen.engine.records import Record
+from hafen.kernel import fs
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Paths:
         """The directories that everything else is put into."""
         os.makedirs(self.containers, mode=0o710, exist_ok=True)
         os.makedirs(self.runs, mode=0o700, exist_ok=True)
+        for directory in (self.containers, self.runs):
+            fs.spread_directories(directory)
 
     def run(self, container_id: str) -> str:
         """The shim's directory; exists while the container runs."""

@@ -148,19 +148,22 @@ def syncfs(fd: int) -> None:
         raise oserror("syncfs")
 
 
-def spread_directories(fd: int) -> None:
-    """Tell ext4 that the directories in the directory `fd` have nothing to do with each other (chattr(1), attribute T),
-    so that each gets a block group of its own. Elsewhere this does nothing.
+def spread_directories(path: str) -> None:
+    """Tell ext4 that the directories in the directory `path` have nothing to do with each other (chattr(1), attribute
+    T), so that each gets a block group of its own. Elsewhere this does nothing.
 
     Together they share one, where making a file takes 0.3 ms instead of 0.01 after many were deleted: ext4 does not
     use an inode again for minutes and looks for a free one from the group's start (fs/ext4/ialloc.c, recently_deleted).
     """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        (flags,) = struct.unpack("i", fcntl.ioctl(fd, consts.FS_IOC_GETFLAGS, bytes(4)))
-        if filesystem_type(fd) == consts.EXT4_SUPER_MAGIC and not flags & consts.EXT4_TOPDIR_FL:
+        if filesystem_type(fd) == consts.EXT4_SUPER_MAGIC:
+            (flags,) = struct.unpack("i", fcntl.ioctl(fd, consts.FS_IOC_GETFLAGS, bytes(4)))
             fcntl.ioctl(fd, consts.FS_IOC_SETFLAGS, struct.pack("i", flags | consts.EXT4_TOPDIR_FL))
     except OSError:
-        return  # a file system without such flags, or a process that may not set them: only slower
+        return  # not allowed to: only slower
+    finally:
+        os.close(fd)
 
 
 def is_procfs_root(fd: int) -> bool:

@@ -39,11 +39,7 @@ class DirectorySnapshots:
         self._database = database
         self._root = root
         os.makedirs(root, mode=0o711, exist_ok=True)
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fs.spread_directories(descriptor)
-        finally:
-            os.close(descriptor)
+        fs.spread_directories(root)
         self._rows: dict[str, Row] = {}
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-snapshots")
         rows = database.query("SELECT key, number, parent, kind, lower, created_at FROM snapshots")
