@@ -55,7 +55,7 @@ class Unavailable(HafenError):
     """A part that is needed is away just now; trying later can help."""
 
 
-class NotImplemented(HafenError):  # noqa: A001 - the field's name for it (HTTP 501, errdefs.NotImplemented)
+class NotImplemented(HafenError):
     """The feature is not there; the message names it."""
 
 

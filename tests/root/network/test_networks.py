@@ -291,7 +291,7 @@ async def test_many_at_once(engine: Engine) -> None:
 
 
 async def create(engine: Engine, name: str, **fields: object) -> str:
-    return (await engine.networks.create(NetworkCreateRequest(name=name, **fields))).id  # type: ignore[arg-type]
+    return (await engine.networks.create(NetworkCreateRequest(name=name, **fields))).id  # type: ignore[arg-type]  # each test names the fields it is about
 
 
 async def test_user_defined_network(engine: Engine) -> None:
