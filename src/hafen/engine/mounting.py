@@ -43,7 +43,10 @@ class Mounting:
         if point.type == "tmpfs":
             return specgen.tmpfs_mount(point)
         if point.type == "bind":
-            return Mount(point.destination, "bind", _bind_source(point), specgen.bind_options(point))
+            source = _bind_source(point)
+            if point.propagation not in ("", "private", "rprivate"):
+                _check_propagation(source, point.propagation)
+            return Mount(point.destination, "bind", source, specgen.bind_options(point))
         volume = self.volumes.get(point.name)
         options = volume.options
         if options:
@@ -99,6 +102,23 @@ def _bind_source(point: MountPoint) -> str:
             f"error while creating mount source path '{point.source}': mkdir {point.source}: {reason}"
         ) from error
     return point.source
+
+
+def _check_propagation(source: str, wanted: str) -> None:
+    """What is to share mounts with the host must lie on a mount that does (proc_pid_mountinfo(5), optional fields)."""
+    path, best, tags = os.path.realpath(source), "", ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, _ = line.partition(" - ")
+            point, *optional = fields.split(" ")[4:]
+            point = point.replace("\\040", " ")
+            if len(point) >= len(best) and (path == point or path.startswith(point.rstrip("/") + "/")):
+                best, tags = point, " ".join(optional[1:])
+    shared, slave = "shared:" in tags, "master:" in tags
+    if wanted in ("shared", "rshared") and not shared:
+        raise System(f"path {source} is mounted on {best} but it is not a shared mount")
+    if wanted in ("slave", "rslave") and not shared and not slave:
+        raise System(f"path {source} is mounted on {best} but it is not a shared or slave mount")
 
 
 def _subpath(directory: str, subpath: str) -> str:

@@ -15,16 +15,17 @@ from hafen.runtime.identity import capability_masks, limit_number
 from hafen.runtime.mounts import Bind, MountCgroups, MountRoot, NewMount, Propagation
 from hafen.runtime.stage import Step
 from hafen.runtime.steps import (
-    FinishRoot,
     MakeDevices,
     MakeLinks,
     MakeReadonly,
+    MakeRootReadonly,
     MakeWorkingDirectory,
     MaskPaths,
     OpenConsole,
     PivotRoot,
     RunHooks,
     SetNames,
+    SetRootPropagation,
     SetSysctls,
 )  # fmt: skip
 from hafen.spec.runtime_config import Config, Mount, Process, Root, RootMount
@@ -208,10 +209,11 @@ def _steps(
     if linux.masked_paths:
         steps.append(MaskPaths(linux.masked_paths))
     steps.append(MakeWorkingDirectory(process.cwd))
-    propagation = options.propagation_flag(linux.rootfs_propagation) if linux.rootfs_propagation else None
-    if root.readonly or propagation:
-        steps.append(FinishRoot(root.readonly, propagation))
+    if root.readonly:
+        steps.append(MakeRootReadonly())
     steps.append(PivotRoot())
+    if linux.rootfs_propagation:
+        steps.append(SetRootPropagation(*options.propagation_flag(linux.rootfs_propagation)))
     return tuple(steps)
 
 

@@ -242,21 +242,26 @@ class MakeWorkingDirectory(NamedTuple):
             raise InvalidArgument(f"Cannot mkdir: {self.path} is not a directory") from None
 
 
-class FinishRoot(NamedTuple):
-    """Read-only, and how its mounts share events from now on."""
-
-    readonly: bool
-    propagation: tuple[int, bool] | None
-
+class MakeRootReadonly(NamedTuple):
     def describe(self) -> str:
-        return "making the root file system read-only" if self.readonly else "setting the root's propagation"
+        return "making the root file system read-only"
 
     def perform(self, stage: Stage) -> None:
-        if self.readonly:
-            mount.mount_setattr(stage.root, set=k.MOUNT_ATTR_RDONLY)
-        if self.propagation is not None:
-            flag, recursive = self.propagation
-            mount.mount_setattr(stage.root, propagation=flag, recursive=recursive)
+        mount.mount_setattr(stage.root, set=k.MOUNT_ATTR_RDONLY)
+
+
+class SetRootPropagation(NamedTuple):
+    """How the container's mounts share events from now on; after the root was changed, because pivot_root(2) refuses
+    a shared one."""
+
+    flag: int
+    recursive: bool
+
+    def describe(self) -> str:
+        return "setting the root's propagation"
+
+    def perform(self, stage: Stage) -> None:
+        mount.mount_setattr(stage.root, propagation=self.flag, recursive=self.recursive)
 
 
 class PivotRoot(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -137,3 +138,18 @@ def test_volume_subpath(engine: EngineProcess, image: str) -> None:
     )
     assert refused.code == 125
     engine.docker("volume", "rm", "sub")
+
+
+def test_mounts_are_shared_with_the_host_where_asked(engine: EngineProcess, tmp_path: Path) -> None:
+    refused = engine.docker(
+        "run", "--rm", "--net", "none", "-v", f"{tmp_path}:/x:rshared", "busybox", "true", check=False
+    )
+    assert "but it is not a shared mount" in refused.stderr
+    subprocess.run(["mount", "-t", "tmpfs", "hafen-engine", str(tmp_path)], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", str(tmp_path)], check=True)
+        script = "mkdir /x/inner && mount -t tmpfs inner /x/inner && touch /x/inner/f"
+        run(engine, "--privileged", "-v", f"{tmp_path}:/x:rshared", "busybox", "sh", "-c", script)
+        assert (tmp_path / "inner/f").exists()
+    finally:
+        subprocess.run(["umount", "-R", str(tmp_path)], check=True)

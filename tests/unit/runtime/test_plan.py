@@ -30,7 +30,7 @@ def test_steps_in_order() -> None:
     assert steps == [
         "Propagation", "MountRoot", "NewMount", "NewMount", "NewMount", "NewMount", "NewMount", "NewMount",
         "MountCgroups", "MakeDevices", "MakeLinks", "OpenConsole", "SetNames", "MakeReadonly", "MaskPaths",
-        "MakeWorkingDirectory", "FinishRoot", "PivotRoot",
+        "MakeWorkingDirectory", "MakeRootReadonly", "PivotRoot",
     ]  # fmt: skip
 
 
