@@ -30,5 +30,9 @@ class DiscardWriter:
     def write(self, stream: int, data: bytes, at: int) -> None:
         pass
 
+    @property
+    def resting(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass

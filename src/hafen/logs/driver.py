@@ -41,6 +41,10 @@ class LogWriter(Protocol):
     def write(self, stream: int, data: bytes, at: int) -> None:
         """Keep a chunk as it was read. Raises nothing: a full disk loses the record and not the container."""
 
+    @property
+    def resting(self) -> bool:
+        """Whether it could be closed and opened again without a trace: no half line is held back."""
+
     def close(self) -> None: ...
 
 

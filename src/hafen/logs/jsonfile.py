@@ -116,6 +116,10 @@ class JSONFileWriter:
         out += "".join(_encode(rest[start : start + LINE], tail) for start in range(0, whole, LINE))
         self._write(out.encode())
 
+    @property
+    def resting(self) -> bool:
+        return not any(self._partial.values())
+
     def close(self) -> None:
         at = 0
         for stream, rest in self._partial.items():

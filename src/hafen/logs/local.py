@@ -112,6 +112,10 @@ class LocalWriter:
         except OSError:
             pass
 
+    @property
+    def resting(self) -> bool:
+        return True
+
     def close(self) -> None:
         if self._log >= 0:
             os.close(self._log)

@@ -64,6 +64,14 @@ class Connection:
         self._queue: deque[protocol.Message] = deque()
         loop.add(sock.fileno(), READ, self._ready)
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits to be sent."""
+        return not self._queue
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def send(self, message: protocol.Message) -> None:
         if self._sock.fileno() < 0:
             return
@@ -135,6 +143,24 @@ class Control:
     def alone(self) -> bool:
         return not self._connections
 
+    @property
+    def quiet(self) -> bool:
+        return all(connection.quiet for connection in self._connections)
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """For `resume` in another process: what each is, and the descriptor."""
+        found = [("connection", connection.fileno()) for connection in self._connections]
+        if self._listener is not None:
+            found.append(("listener", self._listener.fileno()))
+        return found
+
+    def resume(self, role: str, descriptor: int) -> None:
+        sock = socket.socket(fileno=descriptor)
+        if role == "connection":
+            self.add(sock)
+        else:
+            self._listen(sock)
+
     def add(self, sock: socket.socket) -> Connection:
         connection = Connection(self._loop, sock, self._handle, self._closed)
         self._connections.append(connection)
@@ -151,6 +177,9 @@ class Control:
             os.close(at)
         listener.listen(16)
         listener.setblocking(False)
+        self._listen(listener)
+
+    def _listen(self, listener: socket.socket) -> None:
         self._listener = listener
         self._loop.add(listener.fileno(), READ, self._accept)
 

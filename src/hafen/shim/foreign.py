@@ -1,7 +1,8 @@
 """Another OCI runtime (runc, crun) in the place of ours, by its command line.
 
 `create` and `execute` run in the set-up process. The root is mounted in a mount namespace of its own, which only the
-container inherits. The runtime's own parentless children fall to the shim, the nearest subreaper. What the runtime
+container inherits. What the runtime starts and leaves without a parent falls to the nearest subreaper: a container to
+the shim's keeper, an exec to the worker that asked for it. What it
 remembers of the container is kept in the run directory and goes with it.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from hafen import errors
 from hafen.kernel import cgroup, consts, mount, namespaces, process
+from hafen.kernel.unix import receive_descriptors
 from hafen.runtime import identity
 from hafen.runtime.child import Stdio
 from hafen.runtime.mounts import mount_layer
@@ -157,10 +159,9 @@ def _bind(listener: socket.socket, path: str) -> None:
 def _receive_console(listener: socket.socket) -> int:
     connection, _ = listener.accept()
     with connection:
-        _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+        _, descriptors, _ = receive_descriptors(connection, 4096, 1)
     if not descriptors:
         raise errors.System("the runtime sent no console")
-    os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 
 

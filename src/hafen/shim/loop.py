@@ -37,6 +37,7 @@ class Loop:
         self._calls: dict[int, OnReady] = {}
         self._timers: list[Timer] = []
         self._running = True
+        self.events = 0  # how many there were: whether anything goes on
 
     def add(self, descriptor: int, mask: int, call: OnReady) -> None:
         self._epoll.register(descriptor, mask)
@@ -61,6 +62,7 @@ class Loop:
             for descriptor, mask in self._epoll.poll(self._timeout()):
                 call = self._calls.get(descriptor)  # None: removed by an earlier call of this round
                 if call is not None:
+                    self.events += 1
                     call(mask)
             self._expire()
 

@@ -1,19 +1,18 @@
-"""The shim: sets one container up, keeps its stdio, log and exit status, and outlives the engine.
+"""A shim's worker: sets one container up, keeps its stdio, log and exit status, and outlives the engine.
 
-run(link)   idle: waits for `spawn`, or for the engine's end
-            -> the set-up process (setup.py) makes the container, which is our child
-            -> serves engines (control.py) and clients (stdio.py) until it ends
+work()      first: waits for `spawn`, or for the engine's end; later: goes on where the last worker slept
+            -> makes the container, which is the keeper's child (keeper.py)
+            -> serves engines (control.py) and clients (stdio.py) until it ends, or until nothing goes on: it sleeps
             -> drains its output, closes the log, writes exit.json, removes cgroup and run directory, tells the
                engines, waits for slow clients to take the rest, ends
 """
 
+import gc
 import json
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 
 from hafen import errors
 from hafen.kernel import process as kernel_process
@@ -21,37 +20,42 @@ from hafen.kernel.cgroup import Cgroup, Hierarchy, OOMWatch
 from hafen.logs.driver import LogFile, LogWriter, choose
 from hafen.logs.drivers import DRIVERS
 from hafen.runtime import resources
-from hafen.shim import foreign, protocol, setup, stdio
+from hafen.shim import files, foreign, protocol, setup
 from hafen.shim.clients import AttachedClient
 from hafen.shim.control import Control, Request
-from hafen.shim.fork import fork
-from hafen.shim.loop import READ, Loop, Timer
+from hafen.shim.helper import Helper
+from hafen.shim.launch import Streams, set_up_beside, set_up_message
+from hafen.shim.loop import READ, Loop
 from hafen.shim.process import Process
 from hafen.shim.protocol import Client, Exit, Spawn
 from hafen.shim.reaper import Reaper
-from hafen.shim.stdio import ProcessIO
+from hafen.shim.stdio import ProcessIO, Sink
 from hafen.spec import runtime_config, stdcopy
 
-QUIET = 1.0  # seconds
 LINGER = 3600.0  # seconds that clients have to take the last output of a container that has ended
+REST = 1.0  # seconds without any event after which a worker sleeps
 
 
-def run(link: socket.socket, hierarchy: Hierarchy) -> None:
-    """The whole life of a shim; returns when nothing is left to do."""
-    for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(signo, signal.SIG_IGN)  # containers end first, and tell
-    kernel_process.set_subreaper()
-    shim = Shim(link, hierarchy)
+def work(keeper: socket.socket, state: bytes, descriptors: list[int], hierarchy: Hierarchy) -> None:
+    """A worker's life: from `state` and its descriptors, or from nothing and the link to the engine."""
+    gc.enable()  # what we inherited is frozen; only what is made here is collected
+    shim = Shim(keeper, hierarchy)
+    if state:
+        shim.wake(json.loads(state), descriptors)
+    else:
+        shim.begin(socket.socket(fileno=descriptors[0]))
     shim.loop.run()
 
 
 class Shim:
     """The container, its processes and everyone who asks for them."""
 
-    def __init__(self, link: socket.socket, hierarchy: Hierarchy) -> None:
+    def __init__(self, keeper: socket.socket, hierarchy: Hierarchy) -> None:
         self.loop = Loop()
+        self._keeper = keeper
         self._hierarchy = hierarchy
         self._reaper = Reaper(self.loop)
+        self._helper = Helper(self.loop, self._reaper)
         self._control = Control(
             self.loop,
             {
@@ -68,9 +72,6 @@ class Shim:
             },
             self._hello,
         )
-        self._control.on_alone = self._alone
-        self._control.add(link)
-        self._setup = self._fork_setup()
         self._container: Spawn | None = None
         self._init: Process | None = None
         self._group: Cgroup | None = None
@@ -80,9 +81,88 @@ class Shim:
         self._exec_exits: dict[str, int] = {}
         self._facts: protocol.Message = {}
         self._paused = False
+        self._setting_up = 0
         self._finished = False
-        self._helper = 0
-        self._quiet: Timer | None = None
+        self._events = 0
+        self.loop.add(keeper.fileno(), READ, self._told)
+
+    # --- sleep and wake ----------------------------------------------------------------------------------------
+
+    def begin(self, link: socket.socket) -> None:
+        self._control.on_alone = self._alone
+        self._control.add(link)
+
+    def wake(self, state: protocol.Message, descriptors: list[int]) -> None:
+        """Go on where `_sleep` left off."""
+        spawn = protocol.spawn_from_wire(state["container"])
+        self._container = spawn
+        self._facts = state["facts"]
+        self._paused = state["paused"]
+        self._exec_exits = state["exec_exits"]
+        files.redirect_errors(spawn.data_dir)
+        self._group = self._hierarchy.open(state["cgroup"])
+        self._open_log(spawn)
+        found: dict[str, int] = {}
+        for role, descriptor in zip(state["roles"], descriptors, strict=True):
+            if role in ("connection", "listener"):
+                self._control.resume(role, descriptor)
+            else:
+                found[role] = descriptor
+        outputs = [(found[f"output {stream}"], stream) for stream in (1, 2) if f"output {stream}" in found]
+        streams = Streams(outputs, found.get("stdin", -1))
+        self._init = self._process("", self._facts["pid"], found["pidfd"], streams, spawn, self._log)
+        if "oom" in found:
+            self._watch_oom(OOMWatch(found["oom"], state["oom_events"]))
+        self._rest()
+
+    def _rest(self) -> None:
+        """Look again and again whether there was nothing to do for a while."""
+        if self._finished:
+            return
+        if self._events == self.loop.events and self._resting():
+            self._sleep()
+        else:
+            self._events = self.loop.events
+            self.loop.after(REST, self._rest)
+
+    def _resting(self) -> bool:
+        return (
+            self._init is not None
+            and self._init.code is None
+            and self._init.io.resting
+            and not (self._execs or self._setting_up or self._helper.busy)
+            and self._control.quiet
+            and self._log.resting
+        )
+
+    def _sleep(self) -> None:
+        assert self._init is not None
+        found = [*self._control.descriptors(), *self._init.descriptors()]
+        if self._oom is not None:
+            found.append(("oom", self._oom.fd))
+        state = {
+            "container": protocol.spawn_to_wire(self._spec._replace(clients=[])),
+            "facts": self._facts,
+            "paused": self._paused,
+            "exec_exits": self._exec_exits,
+            "cgroup": self._cgroup.path,
+            "oom_events": 0 if self._oom is None else self._oom.events,
+            "roles": [role for role, _ in found],
+        }
+        masks = {"pidfd": "", "stdin": "", "oom": str(state["oom_events"])}
+        line = ",".join(masks.get(role, str(READ)) for role, _ in found)
+        message = f"sleep {line}\n{json.dumps(state)}".encode()
+        socket.send_fds(self._keeper, [message], [descriptor for _, descriptor in found])
+        self._log.close()
+        self.loop.stop()
+
+    def _told(self, _: int) -> None:
+        """By the keeper: the container's first process has ended."""
+        data = self._keeper.recv(64)
+        if not data:
+            raise errors.System("the keeper is gone")
+        if self._init is not None and self._init.code is None:
+            self._init.exited(int(data[5:]))
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -93,32 +173,37 @@ class Shim:
         self._container = spawn
         clients = [(client, request.take_socket(client.socket)) for client in spawn.clients]
         try:
-            _redirect_errors(spawn.data_dir)
-            cgroups_path = setup.read_config(spawn).get("linux", {}).get("cgroupsPath", "")
-            self._group = self._hierarchy.open(cgroups_path)
-            options = dict(spawn.log.options)
-            driver = choose(spawn.log.driver, DRIVERS)
-            driver.validate(options)
-            file = LogFile(spawn.log.directory, spawn.log.container_id)
-            self._log = driver.writer(file, options, spawn.log.attributes, self._background)
+            files.redirect_errors(spawn.data_dir)
+            self._group = self._hierarchy.open(setup.read_config(spawn).get("linux", {}).get("cgroupsPath", ""))
+            self._open_log(spawn)
             self._control.listen(spawn.run_dir)
-            message, descriptors, streams = _set_up_message(spawn.terminal, spawn.open_stdin)
-        except (errors.HafenError, OSError) as error:
-            self._refuse(request, clients, error if isinstance(error, errors.HafenError) else errors.System(str(error)))
-            return
-        if spawn.netns is not None:
-            descriptors.append(request.take(spawn.netns))
-            spawn = spawn._replace(netns=len(descriptors) - 1)
-        message["create"] = protocol.spawn_to_wire(spawn._replace(clients=[]))
-        self._perform(
-            message,
-            descriptors,
-            lambda answer, made: self._spawned(request, clients, streams, answer, made),
-            lambda error: self._refuse(request, clients, error),
-        )
+            message, descriptors, streams = set_up_message(spawn.terminal, spawn.open_stdin)
+            if spawn.netns is not None:
+                descriptors.append(request.take(spawn.netns))
+                spawn = spawn._replace(netns=len(descriptors) - 1)
+            message["create"] = protocol.spawn_to_wire(spawn._replace(clients=[]))
+            if spawn.runtime == "hafen":
+                try:
+                    answer, made = setup.perform(message, descriptors)
+                finally:
+                    protocol.close_all(descriptors)
+                self._spawned(request, clients, streams, answer, made)
+            else:
+                set_up_beside(
+                    self.loop,
+                    self._reaper,
+                    message,
+                    descriptors,
+                    lambda answer, made: self._spawned(request, clients, streams, answer, made),
+                    lambda error: self._refuse(request, clients, error),
+                )
+        except errors.HafenError as error:
+            self._refuse(request, clients, error)
+        except OSError as error:
+            self._refuse(request, clients, errors.System(str(error)))
 
     def _spawned(
-        self, request: Request, clients: list[tuple[Client, socket.socket]], streams: "Streams",
+        self, request: Request, clients: list[tuple[Client, socket.socket]], streams: Streams,
         answer: protocol.Message, made: list[int],
     ) -> None:  # fmt: skip
         spawn = self._spec
@@ -128,18 +213,29 @@ class Shim:
             "started_at": time.time_ns(),
             "warnings": answer["warnings"],
         }
-        _write_file(os.path.join(spawn.run_dir, "state.json"), {**self._facts, "shim_pid": os.getpid()})
-        self._init = self._process("", answer["pid"], made, streams, spawn.terminal, spawn.stdin_once, self._log)
+        files.write_json(os.path.join(spawn.run_dir, "state.json"), {**self._facts, "shim_pid": os.getppid()})
+        streams = _with_console(streams, made)
+        self._init = self._process("", answer["pid"], made[0], streams, spawn, self._log)
         for client, sock in clients:
             self._add_client(self._init, client, sock)
         try:
-            self._oom = self._cgroup.watch_oom()
-        except OSError:  # the container is so short-lived that its cgroup is gone
-            self._oom = None
-        if self._oom is not None:
-            self.loop.add(self._oom.fd, self._oom.events, self._oom_killed)
+            self._watch_oom(self._cgroup.watch_oom())
+        except OSError:  # the container was so short-lived that its cgroup is gone
+            pass
         request.ok(self._facts)
-        self._reaper.watch(self._init.pid, self._init.exited)
+        self._keeper.send(b"init %d" % self._init.pid)
+        self._rest()
+
+    def _open_log(self, spawn: Spawn) -> None:
+        driver = choose(spawn.log.driver, DRIVERS)
+        driver.validate(spawn.log.options)
+        file = LogFile(spawn.log.directory, spawn.log.container_id)
+        self._log = driver.writer(file, spawn.log.options, spawn.log.attributes, self._helper.start)
+
+    def _watch_oom(self, watch: OOMWatch | None) -> None:
+        self._oom = watch
+        if watch is not None:
+            self.loop.add(watch.fd, watch.events, self._oom_killed)
 
     def _refuse(self, request: Request, clients: list[tuple[Client, socket.socket]], error: errors.HafenError) -> None:
         """The container could not be started: leave nothing, say why, end."""
@@ -158,13 +254,18 @@ class Shim:
         if wanted.exec_id in self._execs:
             raise errors.Conflict(f"exec {wanted.exec_id} runs already")
         clients = [] if wanted.client is None else [(wanted.client, request.take_socket(wanted.client.socket))]
-        message, descriptors, streams = _set_up_message(wanted.terminal, wanted.open_stdin)
+        message, descriptors, streams = set_up_message(wanted.terminal, wanted.open_stdin)
         message["exec"] = protocol.exec_to_wire(wanted._replace(client=None))
         message["container"] = protocol.spawn_to_wire(self._spec._replace(clients=[]))
         message["pid"] = init.pid
+        # What differs from the container's own streams: the input always ends with its one client.
+        kept = self._spec._replace(terminal=wanted.terminal, stdin_once=True)
+        self._setting_up += 1
 
         def made(answer: protocol.Message, made: list[int]) -> None:
-            process = self._process(wanted.exec_id, answer["pid"], made, streams, wanted.terminal, True, _Nowhere())
+            self._setting_up -= 1
+            ours = _with_console(streams, made)
+            process = self._process(wanted.exec_id, answer["pid"], made[0], ours, kept, _Nowhere())
             self._execs[wanted.exec_id] = process
             for client, sock in clients:
                 self._add_client(process, client, sock)
@@ -172,69 +273,26 @@ class Shim:
             self._reaper.watch(process.pid, process.exited)
 
         def refused(error: errors.HafenError) -> None:
+            self._setting_up -= 1
             for _, sock in clients:
                 sock.close()
             streams.close()
             ended = init.code is not None
             request.fail(errors.Conflict("the container is not running") if ended else error)
 
-        self._perform(message, descriptors, made, refused)
+        if self._spec.runtime != "hafen":
+            kernel_process.set_subreaper()  # what that runtime leaves behind is ours, not the keeper's
+        set_up_beside(self.loop, self._reaper, message, descriptors, made, refused)
 
-    # --- the set-up process ------------------------------------------------------------------------------------
-
-    def _fork_setup(self) -> socket.socket:
-        ours, theirs = protocol.pair()
-        with theirs:
-            fork(lambda: setup.serve(theirs), {theirs.fileno()})
-        return ours
-
-    def _perform(
-        self, message: protocol.Message, descriptors: list[int],
-        done: Callable[[protocol.Message, list[int]], None], failed: Callable[[errors.HafenError], None],
-    ) -> None:  # fmt: skip
-        """Give the set-up process its one request; `descriptors` are closed here."""
-        sock = self._setup
-        try:
-            try:
-                protocol.send(sock, message, descriptors)
-            except OSError:  # used up by an earlier request, or killed while it waited
-                sock.close()
-                sock = self._fork_setup()
-                protocol.send(sock, message, descriptors)
-        finally:
-            protocol.close_all(descriptors)
-        self._reaper.expect()
-
-        def answered(_: int) -> None:
-            received = protocol.receive(sock)
-            self.loop.remove(sock.fileno())
-            sock.close()
-            if received is None:
-                failed(errors.System("the process that sets containers up was killed"))
-            elif "error" in received[0]:
-                failed(errors.from_wire(received[0]))
-            else:
-                done(*received)
-            self._reaper.expected()
-
-        self.loop.add(sock.fileno(), READ, answered)
-
-    def _process(
-        self, exec_id: str, pid: int, made: list[int], streams: "Streams", terminal: bool, stdin_once: bool,
-        sink: stdio.Sink,
-    ) -> Process:  # fmt: skip
-        console = -1
-        if terminal:
-            console = made[1]
-            os.set_blocking(console, False)
-            streams = Streams([(console, stdcopy.STDOUT)], os.dup(console))
-        process = Process(self.loop, exec_id, pid, made[0], console, self._ended)
+    def _process(self, exec_id: str, pid: int, pidfd: int, streams: Streams, kept: Spawn, sink: Sink) -> Process:
+        console = streams.outputs[0][0] if kept.terminal and streams.outputs else -1
+        process = Process(self.loop, exec_id, pid, pidfd, console, self._ended)
         process.io = ProcessIO(
             self.loop,
             streams.outputs,
             streams.stdin,
-            terminal=terminal,
-            stdin_once=stdin_once,
+            terminal=kept.terminal,
+            stdin_once=kept.stdin_once,
             sink=sink,
             on_drained=process.drained,
             on_client_done=self._client_done,
@@ -249,7 +307,7 @@ class Shim:
             "event": "hello",
             "version": protocol.VERSION,
             "container_id": self._spec.container_id,
-            "shim_pid": os.getpid(),
+            "shim_pid": os.getppid(),
             "pid": 0,
             "started_at": 0,
             "start_time": 0,
@@ -362,9 +420,9 @@ class Shim:
             spawn.container_id, self._facts["pid"], self._facts["started_at"], at, code, oom_killed, error
         )._asdict()
         self._log.close()
-        self._end_helper()
+        self._helper.end()
         try:
-            _write_file(os.path.join(spawn.data_dir, "exit.json"), exit)
+            files.write_json(os.path.join(spawn.data_dir, "exit.json"), exit)
         except OSError as failure:
             exit["error"] = str(failure)
         self._clean_up()
@@ -394,7 +452,7 @@ class Shim:
         try:
             if self._group is not None:
                 self._group.remove()
-            _remove_run_dir(spawn.run_dir)
+            files.remove_tree(spawn.run_dir)
         except OSError as error:  # the container is over all the same; the next start of it will meet what is left
             sys.stderr.write(f"clean up: {error}\n")
 
@@ -438,44 +496,6 @@ class Shim:
         )
         process.io.add(client)
 
-    def _background(self, work: Callable[[], None]) -> None:
-        """Once nobody has asked for a moment: in a torrent of output, work on old files would be for nothing."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-        self._quiet = self.loop.after(QUIET, lambda: self._start_helper(work))
-
-    def _start_helper(self, work: Callable[[], None]) -> None:
-        if self._helper:
-            self._background(work)
-        else:
-            self._helper = fork(work)
-            self._reaper.watch(self._helper, self._helper_ended)
-
-    def _helper_ended(self, _: int) -> None:
-        self._helper = 0
-
-    def _end_helper(self) -> None:
-        """Whoever is told of the container's end may remove its files."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-        if self._helper:
-            os.kill(self._helper, signal.SIGKILL)
-            os.waitpid(self._helper, 0)
-            self._helper = 0
-
-
-class Streams:
-    """Our ends of a process's pipes; none for a terminal, whose master comes later."""
-
-    def __init__(self, outputs: list[tuple[int, int]], stdin: int) -> None:
-        self.outputs = outputs
-        self.stdin = stdin
-
-    def close(self) -> None:
-        protocol.close_all(descriptor for descriptor, _ in self.outputs)
-        if self.stdin >= 0:
-            os.close(self.stdin)
-
 
 class _Nowhere:
     """The output of an exec is not logged."""
@@ -484,36 +504,9 @@ class _Nowhere:
         pass
 
 
-def _set_up_message(terminal: bool, open_stdin: bool) -> tuple[protocol.Message, list[int], Streams]:
-    if terminal:
-        return {"stdio": [-1, -1, -1]}, [], Streams([], -1)
-    outputs, stdin, theirs = stdio.pipes(open_stdin)
-    return {"stdio": [0, 1, 2]}, theirs, Streams(outputs, stdin)
-
-
-def _write_file(path: str, value: object) -> None:
-    """Atomically: a reader sees all of it or nothing."""
-    descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, json.dumps(value).encode())
-    finally:
-        os.close(descriptor)
-    os.rename(path + ".new", path)
-
-
-def _remove_run_dir(path: str) -> None:
-    for name in os.listdir(path):
-        child = os.path.join(path, name)
-        if os.path.isdir(child) and not os.path.islink(child):
-            _remove_run_dir(child)
-        else:
-            os.unlink(child)
-    os.rmdir(path)
-
-
-def _redirect_errors(data_dir: str) -> None:
-    """The zygote's stderr is the engine's: what this process has to say must not hold it open."""
-    log = os.open(os.path.join(data_dir, "shim.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+def _with_console(streams: Streams, made: list[int]) -> Streams:
+    """A terminal's master is both output and input."""
+    if len(made) < 2:
+        return streams
+    os.set_blocking(made[1], False)
+    return Streams([(made[1], stdcopy.STDOUT)], os.dup(made[1]))

@@ -27,6 +27,10 @@ class Process:
         self._on_end = on_end
         self._ended = False
 
+    def descriptors(self) -> list[tuple[str, int]]:
+        """For another process that takes over."""
+        return [("pidfd", self._pidfd), *self.io.descriptors()]
+
     def exited(self, code: int) -> None:
         """It was reaped: take what it wrote last."""
         self.code = code

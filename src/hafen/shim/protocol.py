@@ -38,10 +38,11 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from hafen import errors
 from hafen.kernel.unix import receive_descriptors
+from hafen.values import NamedTuple
 
 VERSION = 1
 

@@ -1,7 +1,7 @@
-"""The short-lived process that sets a container or an exec up for its shim.
+"""Set a container or an exec up: from the messages' values to the runtime's call.
 
-What it makes becomes the shim's child (CLONE_PARENT, clone(2)), and it ends at once: all that reading the
-configuration, planning and mounting dirtied is gone with it, and the shim stays as small as it was forked.
+A container is set up by the shim's worker itself and becomes its keeper's child (CLONE_PARENT, clone(2)), so that the
+worker can end; an exec, and a container of another runtime, by a process of its own.
 """
 
 import json
@@ -18,14 +18,10 @@ from hafen.spec import runtime_config
 from hafen.spec.runtime_config import RootMount
 
 
-def serve(sock: socket.socket) -> None:
-    """One request, one answer. Nothing where the shim hangs up first."""
-    received = protocol.receive(sock)
-    if received is None:
-        return
-    message, descriptors = received
+def serve(sock: socket.socket, message: protocol.Message, descriptors: list[int]) -> None:
+    """`perform`, with its result or error as one message to `sock`."""
     try:
-        answer, made = _perform(message, descriptors)
+        answer, made = perform(message, descriptors)
     except errors.HafenError as error:
         answer, made = errors.to_wire(error), []
     except OSError as error:
@@ -33,7 +29,12 @@ def serve(sock: socket.socket) -> None:
     protocol.send(sock, answer, made)
 
 
-def _perform(message: protocol.Message, descriptors: list[int]) -> tuple[protocol.Message, list[int]]:
+def perform(message: protocol.Message, descriptors: list[int]) -> tuple[protocol.Message, list[int]]:
+    """`{pid, start_time, warnings}`, and its descriptors: pidfd, and console where it has a terminal.
+
+    `message` has `stdio` (indexes of `descriptors`, -1 for none) and either `create`, a Spawn, or `exec`, an Exec,
+    with `container`, its Spawn, and `pid`, its first process. The new process is a child of our parent.
+    """
     stdio = Stdio(*(descriptors[index] if index >= 0 else -1 for index in message["stdio"]))
     if "create" in message:
         running = _create(protocol.spawn_from_wire(message["create"]), stdio, descriptors)

@@ -65,6 +65,14 @@ class Input:
         return len(self._pending) >= INPUT_BACKLOG
 
     @property
+    def resting(self) -> bool:
+        return not self._pending and not self._closing
+
+    def fileno(self) -> int:
+        """-1 when it is closed."""
+        return self._fd
+
+    @property
     def open(self) -> bool:
         return self._fd >= 0 and not self._closing
 
@@ -139,6 +147,18 @@ class ProcessIO:
     @property
     def drained(self) -> bool:
         return not self._outputs
+
+    @property
+    def resting(self) -> bool:
+        """No client, and nothing that waits."""
+        return not self.clients and not self._held and (self._input is None or self._input.resting)
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """For another process that takes over: what each is, and the descriptor."""
+        found = [(f"output {stream}", descriptor) for descriptor, stream in self._outputs.items()]
+        if self._input is not None and self._input.fileno() >= 0:
+            found.append(("stdin", self._input.fileno()))
+        return found
 
     def add(self, client: AttachedClient) -> None:
         self.clients.append(client)

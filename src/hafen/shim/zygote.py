@@ -14,8 +14,8 @@ import sys
 
 from hafen import errors
 from hafen.kernel import cgroup, consts, namespaces, process
-from hafen.shim import main as shim
-from hafen.shim import protocol
+from hafen.runtime import parent
+from hafen.shim import keeper, protocol
 from hafen.shim.fork import close_all_but
 from hafen.spec import runtime_config
 
@@ -30,7 +30,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps idle shims and shims whose engine restarts
     for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(signo, signal.SIG_IGN)  # a terminal's Ctrl-C is the engine's to handle; we follow it
-    zygote = Zygote(engine, cgroup.open_hierarchy())
+    zygote = Zygote(engine, parent.hierarchy())  # which every set-up finds again, forked with us
     _warm_up()
     gc.collect()
     gc.freeze()  # a collection in a shim would write to every page that it shares with us
@@ -112,7 +112,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
             process.set_name("hafen-shim")
-            shim.run(link, self._hierarchy)
+            keeper.keep(link.detach(), self._hierarchy)
             status = 0
         except BaseException:  # noqa: BLE001 - the process's last boundary
             sys.excepthook(*sys.exc_info())
