@@ -3,11 +3,11 @@
 import ctypes
 from collections.abc import Iterable
 from ctypes import c_int, c_uint32, c_void_p
-from typing import NamedTuple
 
 from hafen.kernel import consts
 from hafen.kernel.libc import oserror, system_call
 from hafen.kernel.process import prctl
+from hafen.values import NamedTuple
 
 NAMES = (  # linux/capability.h, in the order of their numbers
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",

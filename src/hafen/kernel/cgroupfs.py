@@ -9,7 +9,9 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from hafen.values import NamedTuple
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 WAIT_SECONDS = 10.0

@@ -7,10 +7,10 @@ import os
 import signal
 from collections.abc import Sequence
 from ctypes import c_char_p, c_int, c_size_t
-from typing import NamedTuple
 
 from hafen.kernel import consts, process
 from hafen.kernel.libc import oserror, system_call
+from hafen.values import NamedTuple
 
 _unshare = system_call("unshare", c_int)
 _setns = system_call("setns", c_int, c_int)

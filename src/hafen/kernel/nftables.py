@@ -7,7 +7,8 @@ kept, since making one costs more than using it; it belongs to the network names
 import ctypes
 import errno
 import os
-from typing import NamedTuple
+
+from hafen.values import NamedTuple
 
 LIBRARY = "libnftables.so.1"
 NFT_CTX_OUTPUT_JSON = 1 << 4

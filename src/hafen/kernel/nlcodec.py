@@ -9,7 +9,8 @@ import errno
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import NamedTuple
+
+from hafen.values import NamedTuple
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4

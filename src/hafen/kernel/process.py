@@ -8,10 +8,10 @@ import os
 import signal
 from collections.abc import Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_ulong, c_void_p
-from typing import NamedTuple
 
 from hafen.kernel import consts
 from hafen.kernel.libc import oserror, system_call
+from hafen.values import NamedTuple
 
 
 class _CloneArgs(ctypes.Structure):

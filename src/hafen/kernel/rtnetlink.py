@@ -9,10 +9,10 @@ import os
 import struct
 from collections.abc import Mapping
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, NETLINK_ROUTE, SOCK_CLOEXEC, SOCK_RAW, socket
-from typing import NamedTuple
 
 from hafen.kernel import nlcodec
 from hafen.kernel.nlcodec import IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U32, Attribute
+from hafen.values import NamedTuple
 
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10

@@ -4,9 +4,9 @@ import fcntl
 import os
 import struct
 import termios
-from typing import NamedTuple
 
 from hafen.kernel import consts
+from hafen.values import NamedTuple
 
 
 class Pty(NamedTuple):

@@ -1,9 +1,9 @@
 """A tiny parser for the OCI command line; pure. argparse alone would cost a third of a container's start."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument
+from hafen.values import NamedTuple
 
 
 class Arguments(NamedTuple):

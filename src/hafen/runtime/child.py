@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import stat
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from hafen.errors import HafenError, InvalidArgument, NotImplemented, StartFailed, System
 from hafen.kernel import caps, cgroup, consts, fs, lsm, namespaces, process, seccomp, tty
@@ -21,6 +21,7 @@ from hafen.runtime.stage import Phase, Stage, Step, typed
 from hafen.runtime.steps import open_console
 from hafen.runtime.sync import Channel
 from hafen.spec.runtime_config import Config, Process
+from hafen.values import NamedTuple
 
 _SYS_ADMIN = caps.mask(["CAP_SYS_ADMIN"])
 

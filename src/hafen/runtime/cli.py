@@ -9,13 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from hafen.errors import HafenError, InvalidArgument, NotFound, NotImplemented
 from hafen.runtime import commands
 from hafen.runtime.argv import Arguments, Syntax, parse
 from hafen.runtime.state import Store
 from hafen.runtime.version import OCI_VERSION, VERSION
+from hafen.values import NamedTuple
 
 DEFAULT_ROOT = "/run/hafen/runtime"
 

@@ -1,10 +1,10 @@
 """Default devices and links of /dev, and OCI devices, as values for the steps; pure."""
 
 import stat
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument
 from hafen.spec.runtime_config import Device
+from hafen.values import NamedTuple
 
 
 class Node(NamedTuple):

@@ -7,11 +7,11 @@ daemon/oci_linux.go, moby/sys/user). Parsing is pure; `resolve` reads below a ro
 import errno
 import os
 import resource
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument
 from hafen.kernel import caps, consts, fs, process
 from hafen.spec.runtime_config import Capabilities, Rlimit, User
+from hafen.values import NamedTuple
 
 _LARGEST_ID = 2**31 - 1  # moby's limit (sys/user: minID, maxID)
 

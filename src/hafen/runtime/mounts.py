@@ -4,7 +4,6 @@ import errno
 import os
 import posixpath
 import stat
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import consts as k
@@ -12,6 +11,7 @@ from hafen.kernel import fs, mount, namespaces
 from hafen.runtime.options import MountOptions, parse, split_layers
 from hafen.runtime.stage import Stage
 from hafen.spec.runtime_config import IDMapping, RootMount
+from hafen.values import NamedTuple
 
 Parameters = tuple[tuple[str, str | None], ...]
 

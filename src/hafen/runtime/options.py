@@ -3,10 +3,9 @@
 Options as in mount(8) and the OCI specification's table (config.md, "Linux mount options").
 """
 
-from typing import NamedTuple
-
 from hafen.errors import InvalidArgument
 from hafen.kernel import consts as k
+from hafen.values import NamedTuple
 
 
 class MountOptions(NamedTuple):

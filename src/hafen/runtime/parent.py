@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from hafen.errors import HafenError, InvalidArgument, NotImplemented, StartFailed, System
 from hafen.kernel import cgroup as cgroups
@@ -32,6 +32,7 @@ from hafen.runtime.program import failed
 from hafen.runtime.stage import Phase, Stage, Step, typed
 from hafen.runtime.sync import Channel, Message
 from hafen.spec.runtime_config import Config, Resources, RootMount
+from hafen.values import NamedTuple
 
 _CGROUP = Phase("creating the cgroup")
 _LIMITS = Phase("applying cgroup limits")

@@ -5,7 +5,6 @@ All that can be wrong with a configuration by itself is found here, before anyth
 
 import posixpath
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import consts as k
@@ -29,6 +28,7 @@ from hafen.runtime.steps import (
     SetSysctls,
 )  # fmt: skip
 from hafen.spec.runtime_config import Config, Mount, Process, Root, RootMount
+from hafen.values import NamedTuple
 
 
 class Joined(NamedTuple):

@@ -13,7 +13,6 @@ Sources: OCI runtime specification, config-linux.md, "Control groups"; Documenta
 
 import errno
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from hafen.errors import Forbidden, HafenError, InvalidArgument, OutOfSpace, System
 from hafen.kernel.cgroup import Cgroup, Setting
@@ -28,6 +27,7 @@ from hafen.spec.runtime_config import (
     Resources,
     ThrottleDevice,
 )
+from hafen.values import NamedTuple
 
 _MIN_SHARES, _MAX_SHARES = 2, 262144
 _DEFAULT_PERIOD = 100_000

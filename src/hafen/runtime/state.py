@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from hafen.errors import Conflict, InvalidArgument, NotFound, System
 from hafen.kernel import process
@@ -23,6 +23,7 @@ from hafen.kernel.cgroup import Cgroup
 from hafen.runtime.parent import hierarchy
 from hafen.spec import runtime_config
 from hafen.spec.runtime_config import Config
+from hafen.values import NamedTuple
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 

@@ -5,7 +5,6 @@ import os
 import posixpath
 import socket
 import stat
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument, NotImplemented, System
 from hafen.kernel import consts as k
@@ -14,6 +13,7 @@ from hafen.runtime import hooks
 from hafen.runtime.devices import Node
 from hafen.runtime.stage import Stage
 from hafen.spec.runtime_config import Hook
+from hafen.values import NamedTuple
 
 
 class MakeDevices(NamedTuple):

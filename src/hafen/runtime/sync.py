@@ -17,10 +17,11 @@ import errno
 import json
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import Any
 
 from hafen.errors import HafenError, System, from_wire, to_wire
 from hafen.kernel.unix import receive_descriptors
+from hafen.values import NamedTuple
 
 _LARGEST = 1 << 16
 

@@ -10,9 +10,10 @@ both resolved inside the container's root. NamedTuples, because the lean process
 
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from hafen.errors import InvalidArgument
+from hafen.values import NamedTuple
 
 Strings = tuple[str, ...]
 
