@@ -13,24 +13,20 @@ import asyncio
 import posixpath
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import chain
-
-import msgspec
 
 from hafen.engine.feed import Reporter, consume
 from hafen.engine.imageimport import Staged, stage_layer
+from hafen.engine.imagelayout import Contents, Wanted, declared, digest_of
 from hafen.engine.imagestore import BASE_LABEL, ImageStore, Layer, NewLayer
 from hafen.engine.layertar import layer_tar
 from hafen.errors import Corrupt, HafenError, InvalidArgument
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
-from hafen.spec import platform as platforms
-from hafen.spec import reference
 from hafen.spec.digest import Digest
 from hafen.spec.image import Image as Document
 from hafen.spec.reference import Reference
-from hafen.spec.wire.image import Descriptor, Progress, ProgressDetail
+from hafen.spec.wire.image import Progress, ProgressDetail
 from hafen.storage import compression, tarformat
 from hafen.storage.archive import Reader, Source
 from hafen.storage.collect import Lease
@@ -39,54 +35,6 @@ from hafen.storage.recipe import reassemble
 
 _DOCUMENT = 8 << 20  # a manifest, index or configuration larger than this is none
 _TICK = 4 << 20
-_BLOBS = "blobs/"
-
-
-class ArchiveItem(msgspec.Struct, frozen=True, rename={"config": "Config", "tags": "RepoTags", "layers": "Layers"}):
-    """One image of manifest.json: paths within the archive."""
-
-    config: str
-    layers: list[str] | None = None
-    tags: list[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An image that the archive declares, by members of it."""
-
-    config: str
-    layers: tuple[str, ...] | None  # None: by the diff ids of the configuration
-    names: tuple[Reference, ...]
-
-
-@dataclass(slots=True)
-class Contents:
-    """What one pass over the archive found, by normalised member name."""
-
-    documents: dict[str, bytes] = field(default_factory=dict)
-    staged: dict[str, Staged] = field(default_factory=dict)
-    known: dict[str, Digest] = field(default_factory=dict)  # layers that the store has: only verified
-    blobs: dict[str, Digest] = field(default_factory=dict)  # compressed layers as they came
-    links: dict[str, str] = field(default_factory=dict)
-
-    def member(self, name: str) -> str:
-        """Where a name leads, through the symbolic links that old archives share layers with."""
-        for _ in range(8):
-            target = self.links.get(name)
-            if target is None:
-                return name
-            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-        raise Corrupt(f"image archive: {name!r} is a loop of symbolic links")
-
-    def document(self, name: str) -> bytes:
-        data = self.documents.get(self.member(name))
-        if data is None:
-            raise Corrupt(f"image archive: {name} is missing")
-        return data
-
-    def layer(self, name: str) -> Staged | Digest | None:
-        place = self.member(name)
-        return self.staged.get(place) or self.known.get(place)
 
 
 Report = Callable[[Progress], None]
@@ -116,7 +64,7 @@ async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Repor
             _Pass(store, contents, known, lease, progress).run(compression.decompressed(chunks))
 
         await consume(stream, work)
-        wanted = _declared(contents, store.platform)
+        wanted = declared(contents, store.platform)
         loader = _Loader(store, contents, lease)
         images = [(await loader.image(item), item.names) for item in wanted]
         await asyncio.to_thread(store.content.sync)
@@ -185,7 +133,7 @@ class _Pass:
             start += piece
             if len(start) >= tarformat.BLOCK:
                 break
-        expected = _digest_of(name)
+        expected = digest_of(name)
         whole = self._ticking(chain((start,), content), name, size)
         if _is_tar(start, size) or (compression.detect(start) and size > 32):
             self._layer(name, whole, start, expected)
@@ -198,7 +146,7 @@ class _Pass:
 
     def _ticking(self, chunks: Iterator[bytes], name: str, size: int) -> Iterator[bytes]:
         """The chunks, telling every few megabytes how far they are."""
-        expected = _digest_of(name)
+        expected = digest_of(name)
         label = (digests.hex_of(expected) if expected else posixpath.dirname(name) or name)[:12]
         done = told = 0
         for chunk in chunks:
@@ -246,16 +194,6 @@ def _check(found: Digest, expected: Digest) -> None:
         raise Corrupt(f"image archive: digest mismatch: expected {expected}, the data is {found}")
 
 
-def _digest_of(name: str) -> Digest | None:
-    """The digest in `blobs/sha256/<hex>`."""
-    if not name.startswith(_BLOBS):
-        return None
-    try:
-        return digests.parse(name.removeprefix(_BLOBS).replace("/", ":", 1))
-    except InvalidArgument as error:
-        raise Corrupt(f"image archive: {name!r} is not named by a digest") from error
-
-
 def _is_tar(start: bytes, size: int) -> bool:
     if size < tarformat.BLOCK or size % tarformat.BLOCK:
         return False
@@ -269,81 +207,6 @@ def _is_tar(start: bytes, size: int) -> bool:
     except HafenError:
         return False
     return True
-
-
-def _declared(contents: Contents, machine: platforms.Platform) -> list[Wanted]:
-    """What the archive says it holds: manifest.json, or an OCI layout's index.json."""
-    if "manifest.json" in contents.documents:
-        try:
-            items = msgspec.json.decode(contents.documents["manifest.json"], type=list[ArchiveItem])
-        except msgspec.DecodeError as error:
-            raise Corrupt(f"image archive: invalid manifest.json: {error}") from error
-        return [
-            Wanted(
-                posixpath.normpath(item.config),
-                tuple(posixpath.normpath(path) for path in item.layers or ()),
-                tuple(_name(tag) for tag in item.tags or ()),
-            )
-            for item in items
-        ]
-    if "index.json" in contents.documents:
-        index = documents.read_index(contents.documents["index.json"])
-        found = [wanted for entry in index.manifests for wanted in _from_layout(contents, entry, machine)]
-        if found:
-            return found
-        raise Corrupt(f"image archive: no image in it is for {machine}")
-    if "repositories" in contents.documents:
-        raise Corrupt("image archive: it is of the format before Docker 1.10, which is not supported")
-    raise InvalidArgument("invalid image archive: neither manifest.json nor index.json is in it")
-
-
-def _name(text: str) -> Reference:
-    try:
-        return reference.parse(text).with_default_tag()
-    except InvalidArgument as error:
-        raise Corrupt(f"image archive: invalid tag {text!r}: {error}") from error
-
-
-def _blob(descriptor: Descriptor) -> str:
-    return _BLOBS + descriptor.digest.replace(":", "/", 1)
-
-
-def _from_layout(contents: Contents, entry: Descriptor, machine: platforms.Platform) -> list[Wanted]:
-    """The image an index entry leads to; of several platforms, the one that this machine runs best."""
-    names: tuple[Reference, ...] = ()
-    full = entry.annotations.get("io.containerd.image.name")
-    short = entry.annotations.get("org.opencontainers.image.ref.name", "")
-    if full or "/" in short or ":" in short:
-        names = (_name(full or short),)
-    if entry.media_type in documents.INDEXES:
-        index = documents.read_index(contents.document(_blob(entry)))
-        best = _best(index.manifests, machine)
-        return [] if best is None else [_manifest(contents, best, names)]
-    if entry.media_type in documents.MANIFESTS:
-        return [_manifest(contents, entry, names)]
-    return []
-
-
-def _best(entries: list[Descriptor], machine: platforms.Platform) -> Descriptor | None:
-    for wanted in platforms.preference(machine):
-        for entry in entries:
-            place = entry.platform
-            if place is None or entry.media_type not in documents.MANIFESTS:
-                continue
-            if (place.os, place.architecture) == (wanted.os, wanted.architecture) and (
-                not wanted.variant or place.variant in ("", wanted.variant)
-            ):
-                return entry
-    unnamed = [entry for entry in entries if entry.platform is None and entry.media_type in documents.MANIFESTS]
-    return unnamed[0] if unnamed else None
-
-
-def _manifest(contents: Contents, entry: Descriptor, names: tuple[Reference, ...]) -> Wanted:
-    manifest = documents.read_manifest(contents.document(_blob(entry)))
-    for layer in manifest.layers:
-        if not documents.is_layer(layer.media_type):
-            raise Corrupt(f"image archive: a layer of unknown type {layer.media_type!r}")
-    return Wanted(_blob(manifest.config), tuple(_blob(layer) for layer in manifest.layers), names)
 
 
 class _Loader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from hafen.storage.snapshot import Change, ChangeKind
 
@@ -24,7 +25,7 @@ def without_targets(changes: Iterable[Change]) -> list[Change]:
     """
     kept = [change for change in changes if change.kind is not ChangeKind.ADDED or change.path not in TARGETS]
     found = []
-    for change, following in zip(kept, (*kept[1:], None), strict=True):
+    for change, following in zip_longest(kept, kept[1:]):
         changed_below = following is not None and following.path.startswith(f"{change.path}/")
         if changed_below or change.path not in _PARENTS or change.kind is not ChangeKind.MODIFIED:
             found.append(change)

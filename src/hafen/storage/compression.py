@@ -2,9 +2,7 @@
 
 import bz2
 import lzma
-import queue
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
@@ -108,49 +106,3 @@ def _decompress(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
                 decompressor, fresh = make(), True
     if not fresh:
         raise Corrupt(f"{name} stream is truncated")
-
-
-class _End:
-    """What the thread of `ahead` sends last."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-def ahead(chunks: Iterator[bytes], depth: int = 8) -> Iterator[bytes]:
-    """The same chunks, made by a thread of their own up to `depth` ahead: decompression beside unpacking."""
-    pending: queue.Queue[bytes | _End] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def send(item: bytes | _End) -> None:
-        while not stopped.is_set():
-            try:
-                pending.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            for chunk in chunks:
-                send(chunk)
-                if stopped.is_set():
-                    return
-        except BaseException as caught:  # noqa: BLE001 - it is raised again by the reader
-            error = caught
-        send(_End(error))
-
-    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = pending.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

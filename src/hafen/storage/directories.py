@@ -152,7 +152,15 @@ class DirectorySnapshots:
         stray = [f"{self._root}/{name}" for name in os.listdir(self._root) if name not in known]
         for directory in stray:
             self._delete_later(directory)
+        for key, row in self._rows.items():
+            if not row.committed and not os.path.isdir(self._own(row)[0]):
+                log.warning("the files of %s are gone with the power; it starts anew from its image", key)
+                self._fill(row.number, row.parent)
         return stray
+
+    def _fill(self, number: int, parent: str | None) -> None:
+        """Make the directories of an active snapshot, those that are missing."""
+        raise NotImplementedError
 
     def _forget(self, key: str, number: int) -> None:
         """The transaction that had made the row was undone."""

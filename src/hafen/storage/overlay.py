@@ -92,21 +92,26 @@ class OverlaySnapshotter(DirectorySnapshots):
 
     def prepare(self, key: str, parent: str | None) -> tuple[RootMount, ...]:
         self._absent(key)
-        lower = () if parent is None else self._lower(parent)
+        if parent is not None:
+            self._committed(parent)
         number = next(self._numbers)
-        directory = self._directory(number)
-        os.mkdir(directory, 0o700)
-        os.mkdir(f"{directory}/fs", 0o755)
-        if lower:
-            # The root of the merged tree shows the upper directory's attributes.
-            status = os.stat(lower[0])
-            if stat.S_IMODE(status.st_mode) != 0o755:
-                os.chmod(f"{directory}/fs", stat.S_IMODE(status.st_mode))
-            if status.st_uid or status.st_gid:
-                os.chown(f"{directory}/fs", status.st_uid, status.st_gid)
-            os.mkdir(f"{directory}/work", 0o700)
+        self._fill(number, parent)
         self._insert(number, key, parent, "active", None)
         return self.mounts(key)
+
+    def _fill(self, number: int, parent: str | None) -> None:
+        directory = self._directory(number)
+        _mkdir(directory, 0o700)
+        _mkdir(f"{directory}/fs", 0o755)
+        if parent is None:
+            return
+        _mkdir(f"{directory}/work", 0o700)
+        # The root of the merged tree shows the upper directory's attributes.
+        status = os.stat(self._lower(parent)[0])
+        if stat.S_IMODE(status.st_mode) != 0o755:
+            os.chmod(f"{directory}/fs", stat.S_IMODE(status.st_mode))
+        if status.st_uid or status.st_gid:
+            os.chown(f"{directory}/fs", status.st_uid, status.st_gid)
 
     def mounts(self, key: str) -> tuple[RootMount, ...]:
         row = self._row(key)
@@ -141,6 +146,13 @@ class OverlaySnapshotter(DirectorySnapshots):
         own, *below = self.layer_directories(key)
         work = None if row.committed else f"{self._directory(row.number)}/work"
         return OverlayTree(own, tuple(below), work, self._base(key), self._options)
+
+
+def _mkdir(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
 
 
 def mountable(layers: Sequence[str], base: Sequence[str]) -> tuple[str, ...]:

@@ -30,16 +30,22 @@ class VfsSnapshotter(DirectorySnapshots):
 
     def prepare(self, key: str, parent: str | None) -> tuple[RootMount, ...]:
         self._absent(key)
-        below = None if parent is None else self._own(self._committed(parent))[0]
-        directory = self.stage()
+        if parent is not None:
+            self._committed(parent)
+        number = next(self._numbers)
         try:
-            if below is not None:
-                copy_tree(below, directory)
+            self._fill(number, parent)
         except BaseException:
-            self.unstage(directory)
+            self._delete_later(self._directory(number))
             raise
-        self._insert(int(os.path.basename(os.path.dirname(directory))), key, parent, "active", None)
+        self._insert(number, key, parent, "active", None)
         return self.mounts(key)
+
+    def _fill(self, number: int, parent: str | None) -> None:
+        directory = f"{self._directory(number)}/fs"
+        os.makedirs(directory)
+        if parent is not None:
+            copy_tree(self._own(self._row(parent))[0], directory)
 
     def mounts(self, key: str) -> tuple[RootMount, ...]:
         row = self._row(key)

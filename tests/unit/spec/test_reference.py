@@ -1,13 +1,14 @@
 """Image references, as github.com/distribution/reference reads them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafen.errors import InvalidArgument
 from hafen.spec import digest as digests
 from hafen.spec import reference
 
+few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HEX = "855c066fe84785353259c037c49c0e897796254766159c34e9d1d9b10069ec4d"
 
 
@@ -66,6 +67,7 @@ tags = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=
 domains = st.sampled_from(["docker.io", "localhost", "localhost:5000", "ghcr.io", "a.b-c.d:443"])
 
 
+@few
 @given(domains, st.lists(component, min_size=2, max_size=4), tags, st.booleans())
 def test_what_is_written_is_read_back(domain: str, path: list[str], tag: str | None, digest: bool) -> None:
     made = reference.Reference(domain, "/".join(path), tag, f"sha256:{HEX}" if digest else None)
@@ -74,6 +76,7 @@ def test_what_is_written_is_read_back(domain: str, path: list[str], tag: str | N
         assert reference.parse(made.familiar) == made
 
 
+@few
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -126,6 +129,7 @@ def test_chain_ids_are_those_of_the_specification() -> None:
     assert digests.chain_ids([first, second]) == [first, digests.of(f"{first} {second}".encode())]
 
 
+@few
 @given(st.binary(max_size=200))
 def test_a_digest_names_its_bytes(data: bytes) -> None:
     hasher = digests.new()

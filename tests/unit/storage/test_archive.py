@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafen.errors import Corrupt, HafenError, OutOfSpace
@@ -16,6 +16,7 @@ from hafen.storage.archive import Limits, Reader, Source
 from hafen.storage.tarformat import Entry
 
 BIG = 1 << 40
+few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def chunked(data: bytes, size: int = 1000) -> Iterator[bytes]:
@@ -56,11 +57,13 @@ def members(draw: st.DrawFn) -> tuple[Entry, bytes]:
     return entry, data
 
 
+@few
 @given(st.lists(members(), max_size=6), st.integers(1, 3000))
 def test_what_is_written_is_read_back(items: list[tuple[Entry, bytes]], chunk: int) -> None:
     assert read(written(items), chunk) == items
 
 
+@few
 @given(st.lists(members(), max_size=4))
 def test_tarfile_reads_what_we_write(items: list[tuple[Entry, bytes]]) -> None:
     data = written(items)
@@ -75,6 +78,7 @@ def test_tarfile_reads_what_we_write(items: list[tuple[Entry, bytes]]) -> None:
                 assert file.read() == content
 
 
+@few
 @given(st.lists(members(), max_size=4), st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_we_read_what_tarfile_writes(items: list[tuple[Entry, bytes]], kind: int) -> None:
     buffer = io.BytesIO()
@@ -93,6 +97,7 @@ def test_we_read_what_tarfile_writes(items: list[tuple[Entry, bytes]], kind: int
         assert found._replace(name="", mtime_ns=0) == entry._replace(name="", mtime_ns=0, xattrs={})
 
 
+@few
 @given(st.binary(max_size=3000))
 def test_noise_is_refused_and_nothing_else(data: bytes) -> None:
     try:
@@ -101,7 +106,7 @@ def test_noise_is_refused_and_nothing_else(data: bytes) -> None:
         return
 
 
-@settings(max_examples=200)
+@few
 @given(st.lists(members(), min_size=1, max_size=3), st.data())
 def test_one_changed_byte_is_refused_or_read(items: list[tuple[Entry, bytes]], data: st.DataObject) -> None:
     whole = bytearray(written(items))
