@@ -1,0 +1,106 @@
+"""Wrap functions of a running process so that each call leaves a line with its begin and end in a file.
+
+Imported into the lean processes too: nothing here costs anything to a process that does not call `install`. A line is
+`begin end pid depth label`, times in nanoseconds of CLOCK_MONOTONIC, which all processes share.
+"""
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+
+class Step(NamedTuple):
+    """A function by module and qualified name, and what it is called in the report."""
+
+    module: str
+    name: str
+    label: str
+
+
+class Recorder:
+    """Appends to one file; opened for each line, as shims close every descriptor that they do not know."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.depth = 0
+
+    def write(self, begin: int, end: int, label: str, depth: int) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, f"{begin} {end} {os.getpid()} {depth} {label}\n".encode())
+        finally:
+            os.close(descriptor)
+
+
+def install(steps: Iterable[Step], recorder: Recorder) -> list[str]:
+    """Wrap them all; the names of those that the code no longer has."""
+    missing = []
+    for step in steps:
+        try:
+            owner: Any = importlib.import_module(step.module)
+            *path, last = step.name.split(".")
+            for part in path:
+                owner = getattr(owner, part)
+            setattr(owner, last, _wrapped(getattr(owner, last), step.label, recorder))
+        except (ImportError, AttributeError):
+            missing.append(f"{step.module}:{step.name}")
+    return missing
+
+
+def _wrapped(function: Callable[..., Any], label: str, recorder: Recorder) -> Callable[..., Any]:
+    if function.__code__.co_flags & 0x80:  # CO_COROUTINE
+
+        async def waited(*args: Any, **kwargs: Any) -> Any:
+            begin = time.monotonic_ns()
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                recorder.write(begin, time.monotonic_ns(), label, 0)
+
+        return waited
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        begin = time.monotonic_ns()
+        recorder.depth += 1
+        try:
+            return function(*args, **kwargs)
+        finally:
+            recorder.depth -= 1
+            recorder.write(begin, time.monotonic_ns(), label, recorder.depth)
+
+    return called
+
+
+def trace_runtime(recorder: Recorder) -> None:
+    """The runtime tells of its own steps (`parent.Options.trace`): have it do so, and write them down too."""
+    for name, attribute in (("hafen.runtime.parent", "run"), ("hafen.runtime.join", "execute")):
+        module = importlib.import_module(name)
+        setattr(module, attribute, _traced(getattr(module, attribute), recorder))
+
+
+def _traced(function: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        begin = time.monotonic_ns()
+        kwargs["options"] = kwargs["options"]._replace(trace=True)
+        running = function(*args, **kwargs)
+        recorder.write(begin, time.monotonic_ns(), f"runtime: {function.__name__}", 0)
+        times = [(begin + 1000 * at if at < 10**12 else 1000 * at, text) for text, at in running.trace]
+        ends = [at for at, _ in times[1:]] + [time.monotonic_ns()]
+        for (at, text), end in zip(times, ends, strict=True):
+            recorder.write(at, end, f"runtime: {text.strip()}", 1)
+        return running
+
+    return called
+
+
+def zygote(descriptor: int, path: str) -> None:
+    """`hafen.shim.zygote.main` with marks."""
+    from bench.steps import LEAN
+    from hafen.shim import zygote as real
+
+    recorder = Recorder(path)
+    install(LEAN, recorder)
+    trace_runtime(recorder)
+    real.main(descriptor)
