@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAN_BANNED = {
     "asyncio", "logging", "argparse", "subprocess", "threading", "concurrent", "multiprocessing",
     "dataclasses", "inspect", "pathlib", "tempfile", "shutil", "ssl", "sqlite3", "msgspec", "h11",
+    "traceback",  # with linecache and tokenize; sys.excepthook prints one as well
 }  # fmt: skip
 CLI_BANNED = {
     "asyncio",

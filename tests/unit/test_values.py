@@ -95,5 +95,6 @@ def test_derived_classes_keep_their_fields() -> None:
 
 
 def test_defaults_come_last() -> None:
+    make: Any = type(Ours)
     with pytest.raises(TypeError):
-        type(Ours)("Wrong", (values.NamedTuple,), {"__annotations__": {"a": int, "b": int}, "a": 1})
+        make("Wrong", (values.NamedTuple,), {"__annotations__": {"a": int, "b": int}, "a": 1})

@@ -7,9 +7,10 @@ mean more.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from hafen.errors import InvalidArgument, NotImplemented
+from hafen.values import NamedTuple
 
 Options = Mapping[str, str]
 Background = Callable[[Callable[[], None]], None]

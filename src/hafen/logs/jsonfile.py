@@ -12,11 +12,11 @@ import os
 import time
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument
 from hafen.logs.driver import Background, Entry, LogFile, Options, check_common, parse_bool, parse_count, parse_size
 from hafen.logs.timestamp import Parser, format_nano
+from hafen.values import NamedTuple
 
 LINE = 16 << 10
 _BLOCK = 256 << 10

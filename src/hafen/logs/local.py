@@ -12,10 +12,10 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from hafen.errors import InvalidArgument
 from hafen.logs.driver import Background, Entry, LogFile, Options, check_common, parse_bool, parse_count, parse_size
+from hafen.values import NamedTuple
 
 _HEADER = struct.Struct("<IBQ")
 _TRAILER = struct.Struct("<I")
