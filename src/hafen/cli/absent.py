@@ -31,8 +31,8 @@ def _spawn() -> int:
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-m", "hafen.daemon.main"],
+            "/bin/sh",  # for the directory: posix_spawn cannot leave the caller's, which would stay busy
+            ["sh", "-c", 'cd / && exec "$0" -I -m hafen.daemon.main', os.path.abspath(sys.executable)],
             {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")},
             file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
             + [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()],

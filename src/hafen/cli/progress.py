@@ -78,6 +78,7 @@ class Progress:
         self._last = now
         self._erase()
         columns, rows = os.get_terminal_size(self._stream.fileno())
+        columns, rows = columns or 80, rows or 24  # a terminal that nobody told its size says 0
         shown = list(self._lines.values())[-(rows - 1) :]
         self._stream.write("".join(line[: columns - 1] + "\n" for line in shown))
         self._drawn = len(shown)
