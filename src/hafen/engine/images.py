@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageremove, imagesave
 from hafen.engine.imageremove import ImageUser, Users
 from hafen.engine.imagestore import Image, ImageStore
-from hafen.errors import NotImplemented
+from hafen.errors import NotImplemented, System
 from hafen.spec import reference, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire import image as wire
@@ -39,8 +39,8 @@ class Images:
         self.store.recover()
         try:
             imageimport.ensure_host(self.store, data_root, run_root)
-        except NotImplemented as error:
-            log.info("no host image: %s", error)
+        except (NotImplemented, System, OSError) as error:
+            log.warning("there is no host image: %s", error)  # all others work without it
 
     def close(self) -> None:
         """On an orderly end: the host image's mask goes, unless a container still needs it."""
