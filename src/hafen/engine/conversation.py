@@ -56,10 +56,13 @@ class Conversation:
         message = {"id": self._next, "op": op, **fields}
         protocol.encode(message)  # too large: the caller's error, before anything is queued
         self._pending[self._next] = future
-        self._outgoing.append((message, tuple(os.dup(descriptor) for descriptor in descriptors)))
-        if len(self._outgoing) == 1:
-            self._flush()
+        self._send(message, descriptors)
         return future
+
+    def tell(self, op: str, descriptors: Sequence[int] = ()) -> None:
+        """Send what has no answer."""
+        if not self.closed:
+            self._send({"op": op}, descriptors)
 
     def close(self) -> None:
         """Hang up. Pending requests fail with Unavailable."""
@@ -77,6 +80,11 @@ class Conversation:
             if not future.done():
                 future.set_exception(errors.Unavailable(f"{self._name} died"))
         self._on_close()
+
+    def _send(self, message: protocol.Message, descriptors: Sequence[int]) -> None:
+        self._outgoing.append((message, tuple(os.dup(descriptor) for descriptor in descriptors)))
+        if len(self._outgoing) == 1:
+            self._flush()
 
     def _flush(self) -> None:
         while self._outgoing:

@@ -105,8 +105,8 @@ class Zygote:
         self._conversation: Conversation | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._interpreter = sealed_interpreter()
-        self._shims = _Pool(idle_shims, lambda: self._request("fork"), _idle)
-        self._netns = _Pool(idle_netns, lambda: self._request("netns"), _netns)
+        self._shims = _Pool(idle_shims, self._fork)
+        self._netns = _Pool(idle_netns, lambda: _then(self._request("netns"), _netns))
         self._closing = False
 
     @property
@@ -144,11 +144,36 @@ class Zygote:
         return [socket.socket(fileno=fd) for fd in answer.descriptors]
 
     def _request(self, op: str, descriptors: Sequence[int] = (), **fields: object) -> asyncio.Future[Answer]:
+        return self._talk().request(op, descriptors, **fields)
+
+    def _fork(self) -> asyncio.Future[Idle]:
+        """A shim says its pid on its link; the end of the link says that the zygote died before."""
+        loop = asyncio.get_running_loop()
+        forked: asyncio.Future[Idle] = loop.create_future()
+        link, theirs = protocol.pair()
+        link.setblocking(False)
+        with theirs:
+            self._talk().tell("fork", [theirs.fileno()])
+
+        def ready() -> None:
+            loop.remove_reader(link)
+            pid = _first_word(link)
+            if pid and not forked.done():
+                forked.set_result(Idle(int(pid), link))
+                return
+            link.close()
+            if not forked.done():
+                forked.set_exception(errors.Unavailable("the zygote died"))
+
+        loop.add_reader(link, ready)
+        return forked
+
+    def _talk(self) -> Conversation:
         if self._closing:
             raise errors.Unavailable("the engine is shutting down")
         if self._conversation is None or self._conversation.closed:
             self._conversation = self._launch()
-        return self._conversation.request(op, descriptors, **fields)
+        return self._conversation
 
     def _launch(self) -> Conversation:
         ours, theirs = protocol.pair()
@@ -183,9 +208,11 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _idle(answer: Answer) -> Idle:
-    (link,) = answer.descriptors
-    return Idle(int(answer.fields["pid"]), socket.socket(fileno=link))
+def _first_word(link: socket.socket) -> bytes:
+    try:
+        return link.recv(64)
+    except OSError:  # ECONNRESET
+        return b""
 
 
 def _netns(answer: Answer) -> NetnsHandle:
@@ -193,7 +220,15 @@ def _netns(answer: Answer) -> NetnsHandle:
     return NetnsHandle(netns, socket.socket(fileno=rtnetlink))
 
 
-async def _persistently(ask: Callable[[], asyncio.Future[Answer]]) -> Answer:
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_R = TypeVar("_R")
+_T = TypeVar("_T", bound=_Closable)
+
+
+async def _persistently(ask: Callable[[], asyncio.Future[_R]]) -> _R:
     """Ask the next zygote when one died over it; one that cannot start at all ends this with its error."""
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -203,11 +238,21 @@ async def _persistently(ask: Callable[[], asyncio.Future[Answer]]) -> Answer:
     return await ask()
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
+def _then(asked: asyncio.Future[Answer], convert: Callable[[Answer], _R]) -> asyncio.Future[_R]:
+    converted: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
 
+    def done(asked: asyncio.Future[Answer]) -> None:
+        error = asked.exception()
+        if converted.cancelled():
+            if error is None:
+                protocol.close_all(asked.result().descriptors)
+        elif error is not None:
+            converted.set_exception(error)
+        else:
+            converted.set_result(convert(asked.result()))
 
-_T = TypeVar("_T", bound=_Closable)
+    asked.add_done_callback(done)
+    return converted
 
 
 class _Pool(Generic[_T]):
@@ -215,10 +260,9 @@ class _Pool(Generic[_T]):
 
     QUIET = 0.03  # seconds
 
-    def __init__(self, size: int, ask: Callable[[], asyncio.Future[Answer]], convert: Callable[[Answer], _T]) -> None:
+    def __init__(self, size: int, ask: Callable[[], asyncio.Future[_T]]) -> None:
         self._size = size
         self._ask = ask
-        self._convert = convert
         self._ready: deque[_T] = deque()
         self._coming = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -230,7 +274,7 @@ class _Pool(Generic[_T]):
         self._timer = asyncio.get_running_loop().call_later(self.QUIET, self.fill)
         if self._ready:
             return self._ready.popleft()
-        return self._convert(await _persistently(self._ask))
+        return await _persistently(self._ask)
 
     def fill(self) -> None:
         for _ in range(self._size - len(self._ready) - self._coming):
@@ -244,12 +288,11 @@ class _Pool(Generic[_T]):
         while self._ready:
             self._ready.pop().close()
 
-    def _made(self, future: asyncio.Future[Answer]) -> None:
+    def _made(self, future: asyncio.Future[_T]) -> None:
         self._coming -= 1
         if future.cancelled() or future.exception() is not None:
             return  # a dying zygote: whoever needs an item next asks again and gets the error
-        item = self._convert(future.result())
         if self._closed:
-            item.close()
+            future.result().close()
         else:
-            self._ready.append(item)
+            self._ready.append(future.result())

@@ -36,14 +36,17 @@ LINGER = 3600.0  # seconds that clients have to take the last output of a contai
 REST = 1.0  # seconds without any event after which a worker sleeps
 
 
-def work(keeper: socket.socket, state: bytes, descriptors: list[int], hierarchy: Hierarchy) -> None:
-    """A worker's life: from `state` and its descriptors, or from nothing and the link to the engine."""
+def work(keeper: int, descriptors: list[int], hierarchy: Hierarchy, first: bool) -> None:
+    """A worker's life: from the link to the engine, or where the last worker slept, with the descriptors it left."""
     gc.enable()  # what we inherited is frozen; only what is made here is collected
-    shim = Shim(keeper, hierarchy)
-    if state:
-        shim.wake(json.loads(state), descriptors)
-    else:
+    shim = Shim(socket.socket(fileno=keeper), hierarchy)
+    if first:
         shim.begin(socket.socket(fileno=descriptors[0]))
+    else:
+        state, *kept = descriptors
+        with open(state, "rb") as file:
+            file.seek(0)
+            shim.wake(json.load(file), kept)
     shim.loop.run()
 
 
@@ -83,7 +86,7 @@ class Shim:
         self._paused = False
         self._setting_up = 0
         self._finished = False
-        self._events = 0
+        self._events = -1  # whatever woke us is still to be done
         self.loop.add(keeper.fileno(), READ, self._told)
 
     # --- sleep and wake ----------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ class Shim:
         self._init = self._process("", self._facts["pid"], found["pidfd"], streams, spawn, self._log)
         if "oom" in found:
             self._watch_oom(OOMWatch(found["oom"], state["oom_events"]))
-        self._rest()
+        self.loop.after(REST, self._rest)  # not before what woke us was seen
 
     def _rest(self) -> None:
         """Look again and again whether there was nothing to do for a while."""
@@ -149,10 +152,11 @@ class Shim:
             "oom_events": 0 if self._oom is None else self._oom.events,
             "roles": [role for role, _ in found],
         }
-        masks = {"pidfd": "", "stdin": "", "oom": str(state["oom_events"])}
-        line = ",".join(masks.get(role, str(READ)) for role, _ in found)
-        message = f"sleep {line}\n{json.dumps(state)}".encode()
-        socket.send_fds(self._keeper, [message], [descriptor for _, descriptor in found])
+        memory = os.memfd_create("state", os.MFD_CLOEXEC)
+        os.write(memory, json.dumps(state).encode())
+        masks = {"pidfd": 0, "stdin": 0, "oom": state["oom_events"]}
+        message = " ".join(["sleep", "0", *(str(masks.get(role, READ)) for role, _ in found)])
+        socket.send_fds(self._keeper, [message.encode()], [memory, *(descriptor for _, descriptor in found)])
         self._log.close()
         self.loop.stop()
 

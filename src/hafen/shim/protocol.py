@@ -5,7 +5,7 @@ an `id` that the answer repeats; an answer is `{"id": n, "ok": {...}}` or `{"id"
 (`hafen.errors.to_wire`). A request of unknown `op` is answered with NotImplemented, never by closing. The first
 datagram of zygote and shim is their `hello`, with the VERSION they speak.
 
-    engine -> zygote    fork {}                                     -> {pid} + [link]      an idle shim and its link
+    engine -> zygote    {"op":"fork"} + [link], without an id: the shim answers "<pid>" on its link (keeper.py)
                         netns {}                                    -> {} + [netns, rtnetlink socket inside it]
                         sockets {specs: [[family, type, address, port]]} + [netns] -> {} + [socket...]
     zygote -> engine    hello {version, pid}
@@ -26,12 +26,11 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
                         event=oom {}                                the kernel killed a process of the container
                         event=exit {Exit}                           the last message; everything is cleaned up
 
-    shim -> set-up      create {Spawn + stdin, stdout, stderr} | exec {Exec + ...} + [...]
-    set-up -> shim      {pid, start_time, cgroup, warnings} + [pidfd, console?]  or an error
+    set-up -> shim      {pid, start_time, warnings} + [pidfd, console?], or an error; asked by fork (setup.py)
 
-An idle shim knows no container: its hello comes after `spawn`, on the link as on every later connection to
-`<run_dir>/shim.sock`. What can be large is a file in the run directory and not in a datagram (their limit is the
-socket's send buffer): `config.json`, `seccomp.bpf`, `exec-<id>.json`.
+The hello of a shim comes on every connection to `<run_dir>/shim.sock`; the link with which it was forked has none.
+What can be large is a file in the run directory and not in a datagram (their limit is the socket's send buffer):
+`config.json`, `seccomp.bpf`, `exec-<id>.json`.
 """
 
 import json
