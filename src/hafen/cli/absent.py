@@ -10,7 +10,6 @@ from hafen.errors import Unavailable
 
 LOG = "/var/log/hafen.log"
 START_SECONDS = 30.0
-GIVEN_WAY_SECONDS = 3.0
 
 
 def start_engine(endpoint: Endpoint, error: Unavailable) -> bool:
@@ -68,13 +67,24 @@ def _wait_listening(pid: int) -> None:
                 return
             except OSError:
                 pass  # not yet
-        if not ended and os.waitpid(pid, os.WNOHANG)[0]:
-            ended = True  # it may have given way to another, which is about to listen
-            deadline = min(deadline, time.monotonic() + GIVEN_WAY_SECONDS)
+        ended = ended or os.waitpid(pid, os.WNOHANG)[0] != 0
+        if ended and not _another_lives():
+            break
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
     what = "ended" if ended else f"does not listen on {DEFAULT_SOCKET} after {START_SECONDS:.0f} seconds"
     raise Unavailable(f"the engine was started and {what}:\n{_log_tail()}\nthe whole log is {LOG}")
+
+
+def _another_lives() -> bool:
+    """Ours gave way to an engine that holds the lock, and is about to listen. The lock itself is not tried:
+    it could be just when an engine tries it."""
+    try:
+        with open(os.path.join(os.path.dirname(DEFAULT_SOCKET), "engine.lock"), encoding="ascii") as file:
+            os.kill(int(file.read()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _log_tail() -> str:
