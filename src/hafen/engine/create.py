@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig
+from hafen.engine import copyup, guests, hostconfig, specgen
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
@@ -80,10 +80,7 @@ class Creator:
         points = self._mount_points(config, wanted)
         container_id = new_id()
         if name:
-            try:
-                name = names.check_container_name(name)
-            except InvalidArgument as error:
-                raise InvalidArgument(error.message) from None
+            name = names.check_container_name(name)
             self.containers.check_name(name)
         else:
             name = names.random_name(secrets.choice, self.containers.name_taken)
@@ -106,7 +103,7 @@ class Creator:
         if fresh:
             await self._copy_up(container, fresh)
         self.events.publish("container", "create", container_id, container.event_attributes())
-        return CreateResponse(id=container_id, warnings=self._warnings(wanted))
+        return CreateResponse(id=container_id, warnings=self._warnings(wanted, image.config))
 
     def _image(self, ref: str, platform: str | None) -> Image:
         if not ref:
@@ -208,15 +205,19 @@ class Creator:
                 raise System(f"copying the image's content into a volume: {error}") from error
             raise
 
-    def _warnings(self, wanted: HostConfig) -> list[str]:
+    def _warnings(self, wanted: HostConfig, image: ImageConfig) -> list[str]:
         warnings = []
         if wanted.oom_kill_disable and not wanted.memory:
             warnings.append(
                 "OOM killer is disabled for the container, but no memory limit is set, this can result in the "
                 "system running out of resources."
             )
-        if wanted.ipc_mode == "host" and wanted.shm_size != HostConfig().shm_size and wanted.shm_size != 64 << 20:
-            warnings.append("--shm-size has no effect together with the host's IPC namespace.")
+        if image.healthcheck is not None and image.healthcheck.test[:1] != ["NONE"]:
+            warnings.append("The image's health check is not carried out: health checks are not implemented yet.")
+        if specgen.security_option(wanted, "apparmor") and not self.host.apparmor:
+            warnings.append("Your kernel has no AppArmor, or it is off. The AppArmor profile is discarded.")
+        if specgen.security_option(wanted, "label") not in (None, "disable"):
+            warnings.append("SELinux labels are not implemented yet. The label options are discarded.")
         return warnings
 
 
