@@ -80,6 +80,7 @@ def one_cycle(engine: EngineProcess, name: str, network: str) -> None:
 
 def test_two_hundred_cycles_under_fire() -> None:
     before = machine_state()
+    strangers = cgroups()
     chance = random.Random(SEED)
     with tempfile.TemporaryDirectory(prefix="hafen-faults-") as folder:
         engine = EngineProcess(Path(folder) / "e")
@@ -98,7 +99,7 @@ def test_two_hundred_cycles_under_fire() -> None:
                 killer.join()
             assert sum(killer.killed.values()) > 20, killer.killed
             settle(engine)
-            check_truth(engine, keeper.strip())
+            check_truth(engine, keeper.strip(), strangers)
             names = engine.docker("ps", "-aq").stdout.split()
             engine.docker("rm", "-f", "-v", *names)
             check_empty(engine)
@@ -112,8 +113,13 @@ def settle(engine: EngineProcess) -> None:
     engine.start()
 
 
-def check_truth(engine: EngineProcess, keeper: str) -> None:
-    """What the engine says is what the kernel shows."""
+def cgroups() -> set[str]:
+    """The containers that have a cgroup in any hierarchy."""
+    return {path.name for path in Path("/sys/fs/cgroup").glob("*/hafen/*/")}
+
+
+def check_truth(engine: EngineProcess, keeper: str, strangers: set[str]) -> None:
+    """What the engine says is what the kernel shows; `strangers` are cgroups that were there before."""
     rows = json.loads(
         "[" + ",".join(engine.docker("ps", "-a", "--no-trunc", "--format", "json").stdout.splitlines()) + "]"
     )
@@ -127,7 +133,7 @@ def check_truth(engine: EngineProcess, keeper: str) -> None:
             assert state["Pid"] == 0, row
             assert not list(Path("/sys/fs/cgroup").glob(f"*/hafen/{row['ID']}")), row
     running = {row["ID"] for row in rows if row["State"] == "running"}
-    assert {path.name for path in Path("/sys/fs/cgroup").glob("*/hafen/*") if path.is_dir()} == running
+    assert cgroups() - strangers == running
     assert {path.name for path in (engine.run / "containers").iterdir()} == running
     assert {path.name for path in (engine.data / "containers").iterdir()} == {row["ID"] for row in rows}
 
