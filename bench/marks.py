@@ -75,24 +75,44 @@ def _wrapped(function: Callable[..., Any], label: str, recorder: Recorder) -> Ca
 
 def trace_runtime(recorder: Recorder) -> None:
     """The runtime tells of its own steps (`parent.Options.trace`): have it do so, and write them down too."""
-    for name, attribute in (("hafen.runtime.parent", "run"), ("hafen.runtime.join", "execute")):
-        module = importlib.import_module(name)
-        setattr(module, attribute, _traced(getattr(module, attribute), recorder))
+    from hafen.runtime import join, parent
 
+    run, launch, advance = parent.run, join.launch, join.Joining.advance
 
-def _traced(function: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def traced_run(*args: Any, **kwargs: Any) -> Any:
         begin = time.monotonic_ns()
         kwargs["options"] = kwargs["options"]._replace(trace=True)
-        running = function(*args, **kwargs)
-        recorder.write(begin, time.monotonic_ns(), f"runtime: {function.__name__}", 0)
-        times = [(begin + 1000 * at if at < 10**12 else 1000 * at, text) for text, at in running.trace]
-        ends = [at for at, _ in times[1:]] + [time.monotonic_ns()]
-        for (at, text), end in zip(times, ends, strict=True):
-            recorder.write(at, end, f"runtime: {text.strip()}", 1)
+        running = run(*args, **kwargs)
+        recorder.write(begin, time.monotonic_ns(), "runtime: run", 0)
+        _write_trace(running.trace, begin, recorder)
         return running
 
-    return called
+    def traced_launch(*args: Any, **kwargs: Any) -> Any:
+        kwargs["options"] = kwargs.get("options", parent.DEFAULT)._replace(trace=True)
+        begin = time.monotonic_ns()
+        joining = launch(*args, **kwargs)
+        recorder.write(begin, time.monotonic_ns(), "runtime: launch", 0)
+        return joining
+
+    def traced_advance(joining: Any) -> Any:
+        running = advance(joining)
+        if running is not None:
+            _write_trace(running.trace, 0, recorder)  # counted from boot, not from the call
+        return running
+
+    for owner, name, function in (
+        (parent, "run", traced_run),
+        (join, "launch", traced_launch),
+        (join.Joining, "advance", traced_advance),
+    ):
+        setattr(owner, name, function)
+
+
+def _write_trace(trace: Iterable[tuple[str, int]], origin: int, recorder: Recorder) -> None:
+    times = [(origin + 1000 * at, text) for text, at in trace]
+    ends = [at for at, _ in times[1:]] + [time.monotonic_ns()]
+    for (at, text), end in zip(times, ends, strict=True):
+        recorder.write(at, end, f"runtime: {text.strip()}", 1)
 
 
 def zygote(descriptor: int, path: str) -> None:

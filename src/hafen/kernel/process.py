@@ -6,7 +6,7 @@ clone3(2), pidfd_open(2), prctl(2), close_range(2), sched_setattr(2), ioprio_set
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_ulong, c_void_p
 
 from hafen.kernel import consts
@@ -131,6 +131,16 @@ def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     """Close descriptors `first` to `last`, or with CLOSE_RANGE_CLOEXEC only mark them."""
     if _close_range(first, last, flags) < 0:
         raise oserror("close_range")
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Every descriptor above the standard streams that is not in `keep`."""
+    first = 3
+    for descriptor in sorted(keep):
+        if descriptor > first:
+            close_range(first, descriptor - 1)
+        first = max(first, descriptor + 1)
+    close_range(first)
 
 
 def execve(path: str, argv: Sequence[str], env: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 
 from hafen.kernel import process
+from hafen.kernel.process import close_all_but as close_all_but
 
 
 def fork(run: Callable[[], None], keep: Collection[int] = ()) -> int:
@@ -28,13 +29,3 @@ def fork(run: Callable[[], None], keep: Collection[int] = ()) -> int:
         sys.stderr.flush()
     finally:
         os._exit(status)
-
-
-def close_all_but(keep: Collection[int]) -> None:
-    """Every descriptor above the standard streams that is not in `keep`."""
-    first = 3
-    for descriptor in sorted(keep):
-        if descriptor > first:
-            process.close_range(first, descriptor - 1)
-        first = max(first, descriptor + 1)
-    process.close_range(first)

@@ -1,15 +1,17 @@
-"""The shim's side of set-up: what it keeps of a process's streams, and asking a process of its own to make an exec."""
+"""The shim's side of set-up: what it keeps of a process's streams, and making an exec while it goes on."""
 
 import os
 from collections.abc import Callable
 
 from hafen import errors
+from hafen.runtime import join
 from hafen.shim import protocol, setup, stdio
 from hafen.shim.fork import fork
 from hafen.shim.loop import READ, Loop
 from hafen.shim.reaper import Reaper
 
 OnMade = Callable[[protocol.Message, list[int]], None]
+OnFailed = Callable[[errors.HafenError], None]
 
 
 class Streams:
@@ -35,14 +37,56 @@ def set_up_message(terminal: bool, open_stdin: bool) -> tuple[protocol.Message, 
 
 def set_up_beside(
     loop: Loop, reaper: Reaper, message: protocol.Message, descriptors: list[int],
-    done: OnMade, failed: Callable[[errors.HafenError], None],
+    done: OnMade, failed: OnFailed,
 ) -> None:  # fmt: skip
-    """In a forked process, so that nothing waits here; what it makes is our child. Closes the descriptors."""
+    """Make an exec, or another runtime's container, while the loop goes on; it is our child. Closes the descriptors."""
+    reaper.expect()
+
+    def made(answer: protocol.Message, made: list[int]) -> None:
+        done(answer, made)
+        reaper.expected()
+
+    def refused(error: errors.HafenError) -> None:
+        failed(error)
+        reaper.expected()
+
+    try:
+        if "exec" in message and message["container"]["runtime"] == "hafen":
+            _follow(loop, setup.begin_exec(message, descriptors), made, refused)
+        else:
+            _ask(loop, message, descriptors, made, refused)
+    except errors.HafenError as error:
+        refused(error)
+    except OSError as error:
+        refused(errors.System(str(error)))
+    finally:
+        protocol.close_all(descriptors)
+
+
+def _follow(loop: Loop, joining: join.Joining, done: OnMade, failed: OnFailed) -> None:
+    """Let a process of ours join the container."""
+    conversation = joining.fileno()
+
+    def said(_: int) -> None:
+        loop.remove(conversation)
+        try:
+            running = joining.advance()
+        except errors.HafenError as error:
+            failed(error)
+            return
+        if running is None:
+            loop.add(conversation, READ, said)
+        else:
+            done(*setup.told(running))
+
+    loop.add(conversation, READ, said)
+
+
+def _ask(loop: Loop, message: protocol.Message, descriptors: list[int], done: OnMade, failed: OnFailed) -> None:
+    """Have another process call another runtime, which can take its time."""
     ours, theirs = protocol.pair()
     with theirs:
-        reaper.expect()
         fork(lambda: setup.serve(theirs, message, descriptors), {theirs.fileno(), *descriptors})
-    protocol.close_all(descriptors)
 
     def answered(_: int) -> None:
         received = protocol.receive(ours)
@@ -54,6 +98,5 @@ def set_up_beside(
             failed(errors.from_wire(received[0]))
         else:
             done(*received)
-        reaper.expected()
 
     loop.add(ours.fileno(), READ, answered)
