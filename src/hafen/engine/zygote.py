@@ -107,6 +107,7 @@ class Zygote:
         self._interpreter = sealed_interpreter()
         self._shims = _Pool(idle_shims, self._fork)
         self._netns = _Pool(idle_netns, lambda: _then(self._request("netns"), _netns))
+        self._forking: set[socket.socket] = set()
         self._closing = False
 
     @property
@@ -122,6 +123,10 @@ class Zygote:
         self._closing = True
         if self._conversation is not None:
             self._conversation.close()
+        for link in self._forking:
+            asyncio.get_running_loop().remove_reader(link)
+            link.close()
+        self._forking.clear()
         self._shims.close()
         self._netns.close()
         os.close(self._interpreter)
@@ -157,6 +162,7 @@ class Zygote:
 
         def ready() -> None:
             loop.remove_reader(link)
+            self._forking.discard(link)
             pid = _first_word(link)
             if pid and not forked.done():
                 forked.set_result(Idle(int(pid), link))
@@ -165,6 +171,7 @@ class Zygote:
             if not forked.done():
                 forked.set_exception(errors.Unavailable("the zygote died"))
 
+        self._forking.add(link)
         loop.add_reader(link, ready)
         return forked
 

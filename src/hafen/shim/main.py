@@ -175,8 +175,9 @@ class Shim:
             raise errors.Conflict("this shim has a container already")
         spawn = protocol.spawn_from_wire(request.fields)
         self._container = spawn
-        clients = [(client, request.take_socket(client.socket)) for client in spawn.clients]
+        clients: list[tuple[Client, socket.socket]] = []
         try:
+            clients += [(client, request.take_socket(client.socket)) for client in spawn.clients]
             files.redirect_errors(spawn.data_dir)
             self._group = self._hierarchy.open(setup.read_config(spawn).get("linux", {}).get("cgroupsPath", ""))
             self._open_log(spawn)
@@ -193,6 +194,7 @@ class Shim:
                     protocol.close_all(descriptors)
                 self._spawned(request, clients, streams, answer, made)
             else:
+                self._setting_up += 1
                 set_up_beside(
                     self.loop,
                     self._reaper,
@@ -217,6 +219,7 @@ class Shim:
             "started_at": time.time_ns(),
             "warnings": answer["warnings"],
         }
+        self._setting_up = 0
         files.write_json(os.path.join(spawn.run_dir, "state.json"), {**self._facts, "shim_pid": os.getppid()})
         streams = _with_console(streams, made)
         self._init = self._process("", answer["pid"], made[0], streams, spawn, self._log)
@@ -381,8 +384,8 @@ class Shim:
     # --- what happens ------------------------------------------------------------------------------------------
 
     def _alone(self) -> None:
-        if self._container is None:
-            self.loop.stop()  # idle, and the engine is gone
+        if self._init is None and not self._setting_up:
+            self.loop.stop()  # without a container, and the engine is gone
 
     def _oom_killed(self, _: int) -> None:
         if self._oom is not None:
