@@ -143,7 +143,10 @@ class Created:
             self.console = message.descriptors[0]
             self._undo.callback(os.close, self.console)
         self.warnings += message.body["warnings"]
-        self.start_time = process.start_time(self.pid)
+        try:
+            self.start_time = process.start_time(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # `run` only: it has executed, ended, and its parent has reaped it
         self.trace = sequence.merged(message.body["trace"])
 
 
