@@ -62,7 +62,7 @@ def test_overlay_by_path_takes_awkward_names(tmp_path: Path) -> None:
 def test_errors_carry_the_kernels_words(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         mount.overlay_fd(["/no/such", "/"], None, None)
-    assert caught.value.filename == "lowerdir+=/no/such"
+    assert caught.value.filename in ("lowerdir+=/no/such", "/no/such")  # the latter before Linux 6.7
     with pytest.raises(OSError, match=r"tmpfs: Bad value for 'size'"):
         mount.new_mount("tmpfs", "", (("size", "nonsense"),))
     with pytest.raises(OSError, match="overlay options exceed a page"):
