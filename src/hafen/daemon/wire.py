@@ -187,7 +187,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     scope = Scope()
     mounting = Mounting(volumes, paths, events)
     remover = Remover(database, containers, snapshots, volumes, events, paths)
-    exits = Exits(containers, networks, mounting, volumes, remover, events, scope)
+    exits = Exits(containers, networks, mounting, remover, events, scope)
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
     exits.restart = starter.run
     logs = Logs(containers, paths, DRIVERS)

@@ -18,7 +18,6 @@ from hafen.engine.records import Container, Containers, WaitResult
 from hafen.engine.remove import Remover
 from hafen.engine.scope import Scope
 from hafen.engine.shimlink import Exit, Shim
-from hafen.engine.volumes import Volumes
 from hafen.errors import HafenError
 from hafen.spec import cronspec
 from hafen.spec.lifecycle import Action, State
@@ -36,7 +35,6 @@ class Exits:
         containers: Containers,
         networks: Networks,
         mounting: Mounting,
-        volumes: Volumes,
         remover: Remover,
         events: Events,
         scope: Scope,
@@ -44,7 +42,6 @@ class Exits:
         self._containers = containers
         self._networks = networks
         self._mounting = mounting
-        self._volumes = volumes
         self._remover = remover
         self._events = events
         self._scope = scope
@@ -121,8 +118,7 @@ class Exits:
             self._scope.start(self._auto_remove_later(container), f"remove {container.id}")
             return
         volumes = self._remover.delete(container)
-        if volumes:
-            self._scope.start(self._volumes.remove_anonymous(volumes), f"volumes of {container.id}")
+        self._scope.start(self._remover.clean(container, volumes), f"clean up after {container.id}")
 
     async def _auto_remove_later(self, container: Container) -> None:
         async with container.lock:

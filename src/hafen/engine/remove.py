@@ -94,11 +94,15 @@ class Remover:
     async def forget(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run. The caller holds its lock."""
         mounted = self.delete(container)
-        if volumes:
-            await self._volumes.remove_anonymous(mounted)
+        await self.clean(container, mounted if volumes else [])
+
+    async def clean(self, container: Container, volumes: list[str]) -> None:
+        """The files that no row knows any more."""
+        await asyncio.to_thread(shutil.rmtree, self._paths.container(container.id), True)
+        await self._volumes.remove_anonymous(volumes)
 
     def delete(self, container: Container) -> list[str]:
-        """The synchronous part, which is all of it but the volumes; returns the names of those it had."""
+        """The rows, at once; returns the names of its anonymous volumes. `clean` does the rest."""
         lifecycle.next_state(container.status.state, Action.REMOVE, container.id, container.name)
         attributes = container.event_attributes()
         mounted = [point.name for point in container.record.mounts if point.type == "volume" and point.anonymous]
@@ -109,7 +113,6 @@ class Remover:
                 pass  # a crash came in between
             self._containers.delete(container)
         self._containers.forget(container)
-        shutil.rmtree(self._paths.container(container.id), ignore_errors=True)
         for session in container.sessions:  # clients that wait for a start that will not come
             if not session.ready.done():
                 session.ready.set_result(None)
