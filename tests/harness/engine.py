@@ -1,5 +1,6 @@
 """Real engines for tests: a process with roots of its own, driven as a user would drive it."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "tests/harness"
+_BRIDGES = itertools.count(os.getpid() % 100_000 * 10)
 
 
 class EngineProcess:
@@ -23,7 +24,8 @@ class EngineProcess:
         self.run = base / "run"
         self.socket = self.run / "hafen.sock"
         self.log = base / "engine.log"
-        self.flags = flags
+        # Engines that share a machine need interfaces of their own; the name is also their firewall table's.
+        self.flags = flags if "--bridge" in flags else ("--bridge", f"hft{next(_BRIDGES)}", *flags)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "EngineProcess":
