@@ -119,6 +119,7 @@ class Shim:
         self.pid = 0
         self.started_at = datetime.datetime.fromtimestamp(0, datetime.UTC)
         self.warnings: tuple[str, ...] = ()
+        self.paused = False  # as an earlier engine left it; later changes are the caller's own
         self.oom = 0  # processes the kernel killed for memory so far
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.exec_exits: dict[str, int] = {}  # of execs that ended while no engine was there
@@ -262,6 +263,7 @@ class Shim:
         match message.get("event"):
             case "hello":
                 self.shim_pid = int(message["shim_pid"])
+                self.paused = bool(message["paused"])
                 self.exec_exits = {str(key): int(code) for key, code in message["exec_exits"].items()}
                 self._running(message)
                 if not self._hello.done():

@@ -69,10 +69,6 @@ class Loop:
     def stop(self) -> None:
         self._running = False
 
-    def close(self) -> None:
-        """In a forked child: the epoll instance is shared with the parent, which goes on using it."""
-        self._epoll.close()
-
     def _timeout(self) -> float | None:
         while self._timers and self._timers[0].call is None:
             heapq.heappop(self._timers)
