@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from bench.api import Engine
-from bench.workloads import WORKLOADS, Sleeper, Workload
+from bench.workloads import WORKLOADS, Crowd, Sleeper, Workload
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -63,8 +63,8 @@ def report(workload: Workload, values: dict[str, list[float]]) -> None:
     ratio = statistics.median(values[names[0]]) / statistics.median(values[names[-1]])
     verdict = ""
     if workload.budget is not None:
-        met = ratio >= workload.budget if workload.unit == "1/s" else ratio <= workload.budget
-        bound = "at least" if workload.unit == "1/s" else "at most"
+        met = ratio >= workload.budget if workload.unit.endswith("/s") else ratio <= workload.budget
+        bound = "at least" if workload.unit.endswith("/s") else "at most"
         verdict = f"   budget {bound} {workload.budget:.3f}: {'met' if met else 'MISSED'}"
     print(f"  ratio {names[0]}/{names[-1]} {ratio:.3f}{verdict}", flush=True)
 
@@ -104,6 +104,7 @@ def main() -> int:
             report(workload, measure(workload, engines, options.scale))
     finally:
         Sleeper.remove_all(engines)
+        Crowd.remove_all(engines)
     if options.own:
         own_process("hafen version", ["./hafen", "-H", engines[0].address, "version"], 80)
         lean = "import sys; sys.path.insert(0, 'src'); import hafen.shim.zygote, hafen.shim.main, hafen.runtime.parent"

@@ -1,4 +1,4 @@
-"""What is measured: each workload runs once on one engine and returns seconds (or bytes for memory)."""
+"""What is measured: each workload runs once on one engine and returns a figure in its unit."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from bench import memory
+from bench import archive, memory
 from bench.api import Engine
 
 IMAGE = "busybox"
@@ -15,10 +15,10 @@ IMAGE = "busybox"
 
 class Workload(NamedTuple):
     name: str
-    unit: str  # "ms", "MiB" or "1/s"
+    unit: str  # "ms", "MiB"; "1/s", "MB/s": more is better
     runs: int
     run: Callable[[Engine], float]
-    budget: float | None  # the most that Hafen's median may be of the peer's ("1/s": the least)
+    budget: float | None  # the most that Hafen's median may be of the peer's ("/s": the least)
     about: str
 
 
@@ -147,6 +147,85 @@ def ping(engine: Engine) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
+def counted(engine: Engine, arguments: list[str], counter: list[str]) -> tuple[int, float]:
+    """`docker arguments | wc counter`: the count and the seconds it took."""
+    env = {**os.environ, "DOCKER_HOST": engine.address}
+    begin = time.perf_counter()
+    with subprocess.Popen(["docker", *arguments], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as source:
+        count = int(subprocess.run(["wc", *counter], stdin=source.stdout, capture_output=True, check=True).stdout)
+    return count, time.perf_counter() - begin
+
+
+def attach_rate(engine: Engine) -> float:
+    """MB/s of a container's output through an attached client; not logged, as the disk is not what is measured."""
+    command = ["dd", "if=/dev/zero", "bs=1M", "count=500", "status=none"]
+    count, seconds = counted(engine, ["run", "--rm", "--net", "none", "--log-driver", "none", IMAGE, *command], ["-c"])
+    assert count == 500 << 20, f"{count} bytes came"
+    return count / 1e6 / seconds
+
+
+def attach_logged_rate(engine: Engine) -> float:
+    """The same with the engine's default log driver beside it."""
+    command = ["dd", "if=/dev/zero", "bs=1M", "count=500", "status=none"]
+    count, seconds = counted(engine, ["run", "--rm", "--net", "none", IMAGE, *command], ["-c"])
+    assert count == 500 << 20, f"{count} bytes came"
+    return count / 1e6 / seconds
+
+
+def write_lines(engine: Engine) -> tuple[str, float]:
+    """A container that logged a million lines, and the ms from its start to its end."""
+    ident = engine.create(IMAGE, ["seq", "1000000"], network="none")
+    begin = time.perf_counter()
+    engine.start(ident)
+    engine.wait_exit(ident)
+    return ident, (time.perf_counter() - begin) * 1e3
+
+
+def log_write(engine: Engine) -> float:
+    ident, spent = write_lines(engine)
+    engine.remove(ident)
+    return spent
+
+
+def log_read(engine: Engine) -> float:
+    ident, _ = write_lines(engine)
+    count, seconds = counted(engine, ["logs", ident], ["-l"])
+    engine.remove(ident)
+    assert count == 1_000_000, f"{count} lines came"
+    return seconds * 1e3
+
+
+def load_archive(engine: Engine) -> float:
+    """`docker load` of an image archive of 172 MB with 3,000 files of bytes that do not compress."""
+    path = archive.large()
+    spent = cli(engine, "load", "-q", "-i", path)
+    cli(engine, "rmi", archive.NAME)
+    return spent
+
+
+class Crowd:
+    """A thousand containers that were created and not started, one crowd per engine, kept for the whole run."""
+
+    SIZE = 1000
+    _by_engine: dict[str, list[str]] = {}  # noqa: RUF012 - the benchmark's own registry
+
+    @classmethod
+    def gather(cls, engine: Engine) -> None:
+        if engine.name not in cls._by_engine:
+            cls._by_engine[engine.name] = [engine.create(IMAGE, ["true"], network="none") for _ in range(cls.SIZE)]
+
+    @classmethod
+    def remove_all(cls, engines: list[Engine]) -> None:
+        for engine in engines:
+            for ident in cls._by_engine.pop(engine.name, []):
+                engine.remove(ident)
+
+
+def ps_crowd(engine: Engine) -> float:
+    Crowd.gather(engine)
+    return cli(engine, "ps", "-a")
+
+
 WORKLOADS = (
     Workload("memory-rest", "MiB", 1, engine_at_rest, None, "engine's processes at rest, PSS (budget 70 MiB)"),
     Workload("ping", "ms", 100, ping, None, "GET /_ping over a kept connection"),
@@ -161,4 +240,10 @@ WORKLOADS = (
     Workload("rm-40", "ms", 3, remove_forty, 1 / 4, "docker rm -f of 40 running containers in one call"),
     Workload("memory-idle", "MiB", 1, idle_container, None, "per idle container beyond its processes (budget 1.2 MiB)"),
     Workload("ps", "ms", 30, listing, None, "GET /containers/json?all=1"),
+    Workload("attach", "MB/s", 3, attach_rate, 5.0, "docker run --log-driver none busybox dd bs=1M count=500 | wc -c"),
+    Workload("attach-logged", "MB/s", 3, attach_logged_rate, 5.0, "the same with the default log driver"),
+    Workload("log-write", "ms", 3, log_write, 1 / 2, "a container that writes a million lines, start to end"),
+    Workload("log-read", "ms", 3, log_read, 1 / 2, "docker logs | wc -l of them"),
+    Workload("load", "ms", 3, load_archive, 1 / 1.5, "docker load of an archive of 172 MB"),
+    Workload("ps-1000", "ms", 20, ps_crowd, None, "docker ps -a, 1,000 containers (budget 50 ms)"),
 )  # fmt: skip
