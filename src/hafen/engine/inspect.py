@@ -146,8 +146,12 @@ class Inspector:
         container = self.containers.find(ref)
         if container.status.state is State.RESTARTING:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
-        pids = await container.running_shim().pids()
-        titles, processes = await _ps((ps_args or "-ef").split(), pids)
+        shim = container.running_shim()
+        pids = set(await shim.pids())
+        titles, rows = await _ps((ps_args or "-ef").split())
+        pids.update(await shim.pids())  # those that began meanwhile
+        column = titles.index("PID")
+        processes = [row for row in rows if len(row) > column and row[column].isdecimal() and int(row[column]) in pids]
         self.events.publish("container", "top", container.id, container.event_attributes())
         return wire.TopResponse(processes=processes, titles=titles)
 
@@ -173,8 +177,8 @@ def merge_limits(old: HostConfig, new: Resources) -> HostConfig:
     return msgspec.structs.replace(old, **changed)
 
 
-async def _ps(arguments: list[str], pids: list[int]) -> tuple[list[str], list[list[str]]]:
-    """ps(1) over all processes, cut down to these; its columns are what clients expect of `top`."""
+async def _ps(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
+    """ps(1) over all processes of the host: its columns are what clients expect of `top`."""
     if any("pid" in word and "=" in word for word in arguments):
         raise InvalidArgument('specifying "-o pid=" with another name is not allowed')
     process = await asyncio.create_subprocess_exec(
@@ -188,9 +192,7 @@ async def _ps(arguments: list[str], pids: list[int]) -> tuple[list[str], list[li
     titles = lines[0].split() if lines else []
     if "PID" not in titles:
         raise System("Couldn't find PID field in ps output")
-    column, wanted = titles.index("PID"), {str(pid) for pid in pids}
-    rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
-    return titles, [row for row in rows if len(row) > column and row[column] in wanted]
+    return titles, [line.split(None, len(titles) - 1) for line in lines[1:]]
 
 
 def show_state(status: Status) -> wire.ContainerState:
