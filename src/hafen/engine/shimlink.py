@@ -332,6 +332,7 @@ class ShimLink:
         """Hang up on everything. Shims with a container go on."""
         if self._zygote is not None:
             self._zygote.close()
+            await asyncio.sleep(0)  # what had just come is closed by the callbacks that would have kept it
         for shim in tuple(self._shims):
             shim._started = False  # nothing died: the link goes because the engine does
             shim._conversation.close()

@@ -20,7 +20,8 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
                         pids {}                                     -> {pids}
                         counters {}                                 -> {counters}
                         update {resources}                          -> {}
-    shim -> engine      hello {version, container_id, shim_pid, pid, started_at, start_time, paused, exec_exits, warnings}
+    shim -> engine      hello {version, container_id, shim_pid, pid, started_at, start_time, paused, warnings,
+                               exec_exits}                          of execs that ended while no engine was there
                         event=client_done {client, reason}          the socket is closed; `exit|detach|gone|stalled`
                         event=exec_exit {exec_id, code}
                         event=oom {}                                the kernel killed a process of the container
