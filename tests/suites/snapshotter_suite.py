@@ -299,6 +299,7 @@ class SnapshotterSuite:
         snapshots.close()
         again = type(snapshots)(database, str(tmp_path / "snapshots"))  # type: ignore[call-arg] # every driver's shape
         assert [os.path.dirname(staged)] == again.recover()
+        again.wait_removed()
         again.close()
         assert not os.path.exists(staged)
         assert sorted(info.key for info in again.all()) == [base, "c"]

@@ -7,9 +7,10 @@ needs). Numbers are never used twice, so a directory whose row is gone means not
 import contextlib
 import logging
 import os
+import queue
 import shutil
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
@@ -41,7 +42,9 @@ class DirectorySnapshots:
         os.makedirs(root, mode=0o711, exist_ok=True)
         fs.spread_directories(root)
         self._rows: dict[str, Row] = {}
-        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-snapshots")
+        self._closed = False
+        self._doomed: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._delete_all, name="remove-snapshots", daemon=True).start()
         rows = database.query("SELECT key, number, parent, kind, lower, created_at FROM snapshots")
         for key, number, parent, kind, lower, created_at in rows:
             assert isinstance(key, str)
@@ -55,12 +58,13 @@ class DirectorySnapshots:
         self._numbers = count(max(highest, max((row.number for row in self._rows.values()), default=0)) + 1)
 
     def close(self) -> None:
-        """Wait for the deletions in the background."""
-        self._remover.shutdown(wait=True)
+        """Begin no more deletions. An engine that ends waits for none: `recover` of the next one finishes them."""
+        self._closed = True
+        self._doomed.put(None)
 
     def wait_removed(self) -> None:
         """Until everything removed so far is off the disk."""
-        self._remover.submit(lambda: None).result()
+        self._doomed.join()
 
     def _row(self, key: str) -> Row:
         row = self._rows.get(key)
@@ -129,7 +133,14 @@ class DirectorySnapshots:
         self._database.when_done(lambda: self._delete_later(self._directory(row.number)))
 
     def _delete_later(self, directory: str) -> None:
-        self._remover.submit(_delete, directory)
+        self._doomed.put(directory)
+
+    def _delete_all(self) -> None:
+        while (directory := self._doomed.get()) is not None:
+            if not self._closed:
+                _delete(directory)
+            self._doomed.task_done()
+        self._doomed.task_done()
 
     def stage(self) -> str:
         directory = self._directory(next(self._numbers))

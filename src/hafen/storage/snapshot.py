@@ -120,7 +120,10 @@ class Snapshotter(Protocol):
         NotImplemented where the driver cannot build on what it does not own."""
 
     def close(self) -> None:
-        """Wait for what is done in the background."""
+        """Begin nothing more in the background, and wait for none of it."""
+
+    def wait_removed(self) -> None:
+        """Until everything removed so far is off the disk."""
 
     def recover(self) -> list[str]:
         """On start: delete directories that no row knows; returns what was deleted."""

@@ -30,7 +30,7 @@ def base() -> Iterator[Path]:
 
 @contextmanager
 def running(command: list[str], **options: object) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]  # Popen's own
     try:
         assert process.stderr
         for line in process.stderr:
