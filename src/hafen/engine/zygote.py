@@ -132,12 +132,13 @@ class Zygote:
         os.close(self._interpreter)
 
     async def shim(self) -> Idle:
-        """An idle shim, still alive a moment ago."""
-        while True:
+        """An idle shim, still alive a moment ago; Unavailable where all that are made end at once."""
+        for _ in range(2 * _ATTEMPTS):
             idle = await self._shims.take()
             if idle.alive():
                 return idle
             idle.close()
+        raise errors.Unavailable("the processes that keep containers end as soon as they start; the log may say why")
 
     async def netns(self) -> NetnsHandle:
         return await self._netns.take()
