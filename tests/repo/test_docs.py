@@ -29,6 +29,6 @@ def test_invariants_name_tests_that_exist() -> None:
 
 def test_nothing_names_a_home_of_this_checkout() -> None:
     tracked = subprocess.run(
-        ["git", "grep", "-nIF", f"{ROOT.parent}/", "--", "."], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "grep", "-nIF", f"{ROOT}/", "--", "."], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert tracked.stdout == ""
