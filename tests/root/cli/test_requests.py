@@ -156,8 +156,10 @@ def significant(value: Any) -> Any:
 
 
 def compared(requests: list[tuple[str, str, dict[str, list[str]], Any]]) -> list[tuple[Any, ...]]:
-    """docker's -v go through a Go map: their order is chance."""
+    """docker's -v and -e go through Go maps: their order is chance."""
     for *_, body in requests:
+        if isinstance(body, dict) and "Env" in body:
+            body["Env"] = sorted(body["Env"] or [])
         host = body.get("HostConfig") if isinstance(body, dict) else None
         if host:
             host["Binds"] = sorted(host.get("Binds") or [])
