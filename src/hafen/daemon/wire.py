@@ -70,6 +70,8 @@ class Engine:
     networks: Networks
     snapshotter: Snapshotter
     database: Database
+    hierarchy: cgroup.Hierarchy
+    cgroup_parent: str
 
     async def start(self) -> None:
         """After this what the database says is true."""
@@ -85,6 +87,7 @@ class Engine:
         self.events.close()
         self.services.images.close()
         self.snapshotter.close()
+        self.hierarchy.tidy(self.cgroup_parent)
         self.database.close()
 
 
@@ -220,4 +223,6 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     recovery = Recovery(
         containers, snapshots, networks, mounting, remover, starter, exits, shims, images, hierarchy, paths, scope
     )
-    return Engine(services, recovery, shims, scope, exits, events, networks, snapshots, database)
+    return Engine(
+        services, recovery, shims, scope, exits, events, networks, snapshots, database, hierarchy, config.cgroup_parent
+    )  # fmt: skip

@@ -103,6 +103,9 @@ class Hierarchy(Protocol):
     def has(self, file: str) -> bool:
         """Whether cgroups of ours offer this file. Creates the parent "/hafen" when it is missing, to look there."""
 
+    def tidy(self, path: str) -> None:
+        """Removes the cgroup of that path where nothing is in it, neither process nor child; leaves it otherwise."""
+
     def cpuset(self) -> tuple[str, str]:
         """CPUs and memory nodes that can be given, as in "0-3", "0"."""
 

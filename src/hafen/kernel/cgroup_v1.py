@@ -59,6 +59,10 @@ class HierarchyV1:
             self._make_parents(mounted, directory)
         return parent.has(file)
 
+    def tidy(self, path: str) -> None:
+        for _, directory in self.open(path).parts:
+            cgroupfs.remove_if_empty(directory)
+
     def cpuset(self) -> tuple[str, str]:
         for mounted in self._v1:
             if "cpuset" in mounted.controllers:

@@ -40,6 +40,9 @@ class HierarchyV2:
         cgroupfs.enable_below(self._mounted.mount_point, parent, self.controllers)
         return os.path.exists(f"{parent}/{file}")
 
+    def tidy(self, path: str) -> None:
+        cgroupfs.remove_if_empty(self.open(path).directory)
+
     def cpuset(self) -> tuple[str, str]:
         top = self._mounted.mount_point
         return read(f"{top}/cpuset.cpus.effective").strip(), read(f"{top}/cpuset.mems.effective").strip()

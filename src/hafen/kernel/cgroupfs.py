@@ -234,6 +234,16 @@ def wait_event(directory: str, line: str) -> None:
         os.close(fd)
 
 
+def remove_if_empty(directory: str) -> None:
+    try:
+        os.rmdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+
+
 def remove_tree(directory: str) -> None:
     """Removes a cgroup directory of either version with all below; what still runs there is killed.
 
