@@ -42,7 +42,10 @@ def keep(link: int, hierarchy: Hierarchy) -> None:
     process.set_subreaper()
     ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    os.write(link, b"%d" % os.getpid())
+    try:
+        os.write(link, b"%d" % os.getpid())
+    except BrokenPipeError:  # the engine ended meanwhile, and nobody needs this shim
+        return
 
     codes: dict[int, int] = {}  # of children: the worker's, the first process's; until that is known, of all
     init, masks, descriptors, first = 0, [0], [link], True
