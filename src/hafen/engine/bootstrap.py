@@ -32,10 +32,8 @@ _TAIL = 20  # lines of its output that are shown when it fails
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Where a distribution's packages are, how they are signed, and what its numbers mean."""
+    """How a distribution's packages are signed and what its numbers mean; where they are, debootstrap knows."""
 
-    mirror: str
-    ports: str  # mirror of the architectures that the main one does not have
     keyring: str
     keyring_package: str
     suites: dict[str, str]
@@ -44,8 +42,6 @@ class Distribution:
 
 DISTRIBUTIONS = {
     "debian": Distribution(
-        "http://deb.debian.org/debian",
-        "http://deb.debian.org/debian",
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "debian-archive-keyring",
         {
@@ -57,8 +53,6 @@ DISTRIBUTIONS = {
         "main",
     ),
     "ubuntu": Distribution(
-        "http://archive.ubuntu.com/ubuntu",
-        "http://ports.ubuntu.com/ubuntu-ports",
         "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
         "ubuntu-keyring",
         {
@@ -78,11 +72,19 @@ class Plan:
     name: reference.Reference
     suite: str
     command: tuple[str, ...]  # the target directory comes before the mirror
-    mirror: str
+    mirror: str | None  # None: the distribution's own archive
     keyring: str
 
     def describe(self) -> str:
-        return " ".join((*self.command, self.suite, "<layer>", self.mirror))
+        return " ".join((*self.command, *self.place("<layer>")))
+
+    def place(self, directory: str) -> tuple[str, ...]:
+        """The last arguments: what is put where, and from where."""
+        return (self.suite, directory) if self.mirror is None else (self.suite, directory, self.mirror)
+
+    @property
+    def source(self) -> str:
+        return self.mirror or "the distribution's archive"
 
 
 def plan(name: str, architecture: str, mirror: str | None = None) -> Plan:
@@ -101,12 +103,11 @@ def plan(name: str, architecture: str, mirror: str | None = None) -> Plan:
     debian = _ARCHITECTURES.get(architecture)
     if debian is None:
         raise NotFound(f"{ref.familiar} cannot be bootstrapped for {architecture}")
-    default = distribution.mirror if debian in ("amd64", "i386") else distribution.ports
     command = (
         "debootstrap", "--variant=minbase", f"--arch={debian}", f"--keyring={distribution.keyring}",
         f"--components={distribution.components}", "--force-check-gpg",
     )  # fmt: skip
-    return Plan(ref, suite, command, mirror or default, distribution.keyring)
+    return Plan(ref, suite, command, mirror, distribution.keyring)
 
 
 def _known(distribution: Distribution) -> str:
@@ -135,11 +136,11 @@ def _installed(steps: Plan) -> str:
 
 async def _bootstrap(store: ImageStore, steps: Plan, report: Reporter[Progress]) -> None:
     program = _installed(steps)
-    report(Progress(status=f"Bootstrapping {steps.name.familiar} from {steps.mirror} (signed by {steps.keyring})"))
+    report(Progress(status=f"Bootstrapping {steps.name.familiar} from {steps.source} (signed by {steps.keyring})"))
     with store.leases.operation() as lease, ExitStack() as undo:
         directory = store.snapshots.stage()
         undo.callback(store.snapshots.unstage, directory)
-        await _run((program, *steps.command[1:], steps.suite, directory, steps.mirror), report)
+        await _run((program, *steps.command[1:], *steps.place(directory)), report)
         report(Progress(status="Digesting the layer"))
         applied = await asyncio.to_thread(_finish, directory)
         layer = await adopt(store, Staged(directory, applied), None, lease)
@@ -149,7 +150,7 @@ async def _bootstrap(store: ImageStore, steps: Plan, report: Reporter[Progress])
             env=[f"PATH={PATH}"],
             labels={
                 SOURCE_LABEL: "debootstrap",
-                "hafen.source.mirror": steps.mirror,
+                "hafen.source.mirror": steps.source,
                 "hafen.source.suite": steps.suite,
             },
         )
