@@ -18,6 +18,7 @@ Serve = Callable[..., Engine]
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """`serve(answer, answer, ...)`: each connection gets its answers, one for each request; requests are recorded."""
     listeners = []
+    servers: list[threading.Thread] = []
     engines: list[Engine] = []
     recorded: list[bytes] = []
 
@@ -30,7 +31,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         def run() -> None:
             for answers in connections:
-                with listener.accept()[0] as peer:
+                try:
+                    peer = listener.accept()[0]
+                except OSError:  # the test is over and wanted fewer connections
+                    return
+                with peer:
                     for answer in answers:
                         data = b""
                         while not complete(data):
@@ -41,7 +46,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                         recorded.append(data)
                         peer.sendall(answer)
 
-        threading.Thread(target=run, daemon=True).start()
+        server = threading.Thread(target=run)
+        server.start()
+        servers.append(server)
         engine = Engine(Endpoint("unix", path))
         engines.append(engine)
         engine.recorded = recorded  # type: ignore[attr-defined]  # for the tests to look at
@@ -50,6 +57,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for engine in engines:
         engine.close()
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
+    for server in servers:
+        server.join(10)
     for listener in listeners:
         listener.close()
 
