@@ -16,8 +16,19 @@ def info(engine: Engine) -> Document:
     return answer
 
 
+_USAGES = {
+    "Images": "ImageUsage", "Containers": "ContainerUsage", "Volumes": "VolumeUsage", "BuildCache": "BuildCacheUsage"
+}  # fmt: skip
+
+
 def disk_usage(engine: Engine) -> Document:
-    answer: Document = engine.get("/system/df")
+    """In the shape that the API had until 1.51, whichever of the two the engine answers in."""
+    answer: Document = engine.get("/system/df", {"verbose": "1"})
+    for old, new in _USAGES.items():
+        if new in answer:
+            answer[old] = answer[new].get("Items") or []
+    if "ImageUsage" in answer:
+        answer["LayersSize"] = answer["ImageUsage"].get("TotalSize", 0)
     return answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -172,8 +173,8 @@ class System:
         )
 
     async def _images(self) -> wire.ImageUsage:
-        items = list(await self.images.list())
-        used = {container.record.image_id for container in self.containers}
+        used = Counter(container.record.image_id for container in self.containers)
+        items = [msgspec.structs.replace(one, containers=used[one.id]) for one in await self.images.list()]
         return wire.ImageUsage(
             active_count=sum(one.id in used for one in items),
             items=items,

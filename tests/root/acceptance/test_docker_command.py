@@ -248,3 +248,10 @@ def test_none_host_and_shared_networks(engine: EngineProcess, name: str) -> None
         "run", "--rm", "--network", f"container:{name}", "busybox", "ip", "-4", "-o", "addr", "show", "eth0"
     )
     assert shared.stdout.split()[3] == address
+
+
+def test_our_own_command_counts_what_is_there(engine: EngineProcess, name: str) -> None:
+    engine.docker("create", "--name", name, "busybox")
+    rows = engine.hafen("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}").stdout.splitlines()
+    images = len(set(engine.docker("images", "-q").stdout.split()))
+    assert rows[:2] == [f"Images {images} 1", "Containers 1 0"]
