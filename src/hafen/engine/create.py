@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig, specgen
+from hafen.engine import copyup, guests, hostconfig, links, specgen
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
@@ -76,6 +76,8 @@ class Creator:
         path, args = command(config)
         self._check_others(wanted)
         wanted = hostconfig.complete(wanted, self.host, self.default_log)
+        linked = links.requested(self.containers, wanted)
+        wanted = msgspec.structs.replace(wanted, links=None)  # they are the record's, and follow renames
         networks = self.networks.check_networks(wanted, request.networking_config, config)
         points = self._mount_points(config, wanted)
         container_id = new_id()
@@ -98,6 +100,7 @@ class Creator:
             parent=image.snapshot,
             networks=networks,
             mounts=points,
+            links=linked,
         )
         container, fresh = self._write(record)
         if fresh:

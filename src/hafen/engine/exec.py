@@ -9,7 +9,7 @@ import asyncio
 import base64
 import socket
 
-from hafen.engine import specgen
+from hafen.engine import links, specgen
 from hafen.engine.attach import detach_keys
 from hafen.engine.create import new_id
 from hafen.engine.events import Events
@@ -47,10 +47,11 @@ class Execs:
         for entry in config.env or ():
             if not entry or entry.startswith("="):
                 raise InvalidArgument(f"invalid environment variable: {entry}")
+        links.check(self._containers, container.record)
         self._forget_ended(container)
         exec_id = new_id()
         self._containers.execs[exec_id] = container.execs[exec_id] = Exec(exec_id, container, config)
-        self._tell(self._containers.execs[exec_id], f"exec_create: {' '.join(config.cmd)}")
+        self._tell(self._containers.execs[exec_id], _told("exec_create", config))
         return exec_id
 
     def ids(self, container: Container) -> list[str] | None:
@@ -107,7 +108,7 @@ class Execs:
         size = options.console_size or _size(one.config)
         try:
             shim = one.container.running_shim()
-            self._tell(one, f"exec_start: {' '.join(one.config.cmd or ())}")
+            self._tell(one, _told("exec_start", one.config))
             process = runtime_config.to_json(self._process(one, size))
             handle = await shim.exec(one.id, process, client, size)
         except HafenError as error:
@@ -131,10 +132,11 @@ class Execs:
         hostname = record.config.hostname
         given = self._host.capabilities if config.privileged else specgen.capabilities(record.host_config, self._host)
         own = specgen.process(record, self._host, hostname, init=False)
+        linked = links.environment(self._containers, record)
         return own._replace(
             args=tuple(config.cmd or ()),
             cwd=config.working_dir or own.cwd,
-            env=specgen.environment(hostname, config.tty, (*(record.config.env or ()), *(config.env or ()))),
+            env=specgen.environment(hostname, config.tty, (*linked, *(record.config.env or ()), *(config.env or ()))),
             terminal=config.tty,
             console_size=Box(*size) if size and config.tty else None,
             user=User(name=config.user or record.config.user, group_add=own.user.group_add),
@@ -216,3 +218,9 @@ class ExecSession:
 def _size(config: ExecConfig) -> tuple[int, int] | None:
     size = config.console_size
     return (size[0], size[1]) if size and len(size) == 2 else None
+
+
+def _told(action: str, config: ExecConfig) -> str:
+    """The event's action: with the command line, and the space that Docker sets even before no arguments."""
+    command, *arguments = config.cmd or [""]
+    return f"{action}: {command} {' '.join(arguments)}"

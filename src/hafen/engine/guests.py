@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hafen.engine.netrecords import NetworkRecord, subnets
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, System
 from hafen.network import etcfiles
 from hafen.network.driver import Endpoint
 from hafen.network.etcfiles import EtcFiles, Resolver
@@ -50,6 +50,19 @@ def container_target(host_config: HostConfig) -> str | None:
     """The container whose network namespace (and files in /etc) are shared, or None."""
     text = host_config.network_mode
     return text.removeprefix(CONTAINER) if text.startswith(CONTAINER) else None
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """(container, alias) of one of `--link`: `db:mysql`, or `db` alone; System with Docker's text otherwise."""
+    if not text:
+        raise System("empty string specified for links")
+    parts = text.split(":")
+    if len(parts) > 2:
+        raise System(f"bad format for links: {text}")
+    name, alias = parts[0], parts[-1]
+    if len(parts) == 2 and alias.startswith("/"):  # as an inspected one is written: /db:/web/mysql
+        return name.removeprefix("/"), alias.rpartition("/")[2]
+    return name, alias
 
 
 def check_options(config: ContainerConfig, host_config: HostConfig, hostname_given: bool) -> None:
@@ -214,11 +227,19 @@ def filled(guest: Guest, network: NetworkRecord, settings: EndpointSettings, end
     )
 
 
-def etc_files(guest: Guest, endpoints: Sequence[Endpoint], host: Resolver, *, embedded: bool, gateway: str) -> EtcFiles:
+def etc_files(
+    guest: Guest,
+    endpoints: Sequence[Endpoint],
+    host: Resolver,
+    *,
+    embedded: bool,
+    gateway: str,
+    linked: Sequence[tuple[str, str]] = (),
+) -> EtcFiles:
     """The files in the container's /etc. `embedded`: names are asked of our own resolver. `gateway` is what
-    `host-gateway` means."""
+    `host-gateway` means, `linked` addresses and names of what it links to."""
     options = guest.host_config
-    extra = [etcfiles.parse_extra_host(text, gateway) for text in options.extra_hosts or ()]
+    extra = [*(etcfiles.parse_extra_host(text, gateway) for text in options.extra_hosts or ()), *linked]
     wanted = etcfiles.override(host, options.dns or (), options.dns_search or (), options.dns_options or ())
     if mode(options) == "host":
         hosts, resolver = etcfiles.host_hosts(extra), etcfiles.resolv_conf(wanted)

@@ -263,8 +263,6 @@ def refuse_missing(config: ContainerConfig, wanted: HostConfig) -> None:
 def _missing(config: ContainerConfig, wanted: HostConfig) -> Iterator[str]:
     if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
         yield "health checks (Healthcheck) are"
-    if wanted.links:
-        yield "links between containers (Links) are"
     if wanted.device_requests:
         yield "requests for GPUs and other CDI devices (DeviceRequests) are"
     if wanted.cpu_realtime_period or wanted.cpu_realtime_runtime:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hafen.engine import hostconfig, specgen
+from hafen.engine import hostconfig, links, specgen
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.hostfacts import HostFacts
@@ -71,7 +71,7 @@ class Inspector:
             driver=shown_driver(record.snapshotter),
             platform=record.platform,
             exec_ids=self.execs.ids(container),
-            host_config=record.host_config,
+            host_config=msgspec.structs.replace(record.host_config, links=links.shown(self.containers, record)),
             graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
             mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
             config=record.config,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from hafen.engine import links
 from hafen.engine.images import Images
 from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
 from hafen.engine.paths import Paths
@@ -54,7 +55,8 @@ class Listing:
     async def list(
         self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters = NO_FILTERS
     ) -> Sequence[ContainerSummary]:
-        wanted = self._matcher(filters)
+        linked = links.names(self.containers)
+        wanted = self._matcher(filters, linked)
         every = (
             all or bool(limit and limit > 0) or any(name in filters for name in ("status", "exited", "before", "since"))
         )
@@ -64,7 +66,7 @@ class Listing:
         for container in newest_first:
             if not (every or container.alive or container.status.state is State.RESTARTING) or not wanted(container):
                 continue
-            shown = summarise(container, now, self.paths.volumes)
+            shown = summarise(container, now, self.paths.volumes, linked.get(container.id, ()))
             if size:
                 own, whole = await sizes(self.snapshotter, container)
                 shown = msgspec.structs.replace(shown, size_rw=own, size_root_fs=whole)
@@ -73,7 +75,7 @@ class Listing:
                 break
         return found
 
-    def _matcher(self, filters: Filters) -> Callable[[Container], bool]:
+    def _matcher(self, filters: Filters, linked: Mapping[str, Sequence[str]]) -> Callable[[Container], bool]:
         """Check the filters once, and return what tells whether a container passes them."""
         filters.check(_ACCEPTED)
         for state in filters.get("status"):
@@ -93,7 +95,7 @@ class Listing:
 
         def matches(container: Container) -> bool:
             record, status = container.record, container.status
-            names = (record.name, f"/{record.name}")
+            names = [one for name in (record.name, *linked.get(record.id, ())) for one in (name, f"/{name}")]
             return (
                 ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
                 and ("name" not in filters or any(_named(want, names) for want in filters.get("name")))
@@ -132,11 +134,12 @@ def list_of_states() -> frozenset[str]:
     return frozenset(map(str, State))
 
 
-def summarise(container: Container, now_ns: int, volumes: str) -> ContainerSummary:
+def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[str] = ()) -> ContainerSummary:
+    """`linked` are names that links give it."""
     record, status = container.record, container.status
     return ContainerSummary(
         id=record.id,
-        names=[f"/{record.name}"],
+        names=sorted(f"/{name}" for name in (record.name, *linked)),
         image=record.image,
         image_id=record.image_id,
         command=" ".join((record.path, *(_quoted(word) for word in record.args))),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from hafen.engine import links
 from hafen.engine.guests import Attached, Guest
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
@@ -66,3 +67,7 @@ class Members:
     def has(self, container: Container, attached: Attached) -> None:
         """What the running container has now."""
         self.containers.amend(container, networks=attached.networks, ports=attached.ports)
+
+    def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
+        """(address, names) of what the container links to on the default bridge."""
+        return links.hosts(self.containers, self.containers.find(container_id).record)

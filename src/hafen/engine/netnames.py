@@ -29,12 +29,13 @@ class NetworkNames:
         """Those of several containers with one name take turns in being the first."""
         held = self._endpoints.of(container_id)
         found: list[str] = []
-        for network_id in held:
+        for network_id, endpoint in held.items():
             record = self._records.get(network_id)
             if record is None or not record.user_defined:
                 continue
             index = self._endpoints.by_name(network_id)
-            found += index.get(name) or index.get(name.removesuffix(f".{record.name.lower()}"), ())
+            wanted = endpoint.links.get(name, name)
+            found += index.get(wanted) or index.get(wanted.removesuffix(f".{record.name.lower()}"), ())
         if found:
             first = next(self._turn) % len(found)
             return found[first:] + found[:first]

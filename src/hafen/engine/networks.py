@@ -71,6 +71,9 @@ class Members(Namespaces, Protocol):
     def has(self, container: Container, attached: Attached) -> None:
         """What the running container has now."""
 
+    def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
+        """(address, names) of what the container links to on the default bridge."""
+
 
 class Networks:
     """Every network of one engine; loop thread only. `drivers` are by the API's name of each."""
@@ -254,6 +257,7 @@ class Networks:
             guest = members.asks(container, remaining)
             endpoint = self._endpoints.of(container.id).get(record.id)
             if endpoint is None or not container.alive:
+                self._tell("disconnect", record, container=container.id)
                 return
             self._detach(record, endpoint)
             await asyncio.to_thread(self._drivers[record.driver].unplug, endpoint.link)
@@ -275,6 +279,7 @@ class Networks:
             if filters.matches_labels(record.labels) and not filters.excludes_labels(record.labels):
                 await self.remove(record.id)
                 deleted.append(record.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return NetworkPruneResponse(networks_deleted=deleted or None)
 
     def _tell(self, action: str, record: NetworkRecord, **more: str) -> None:
@@ -368,7 +373,9 @@ class Networks:
         except BaseException:
             self._addresses.give_back(record, ip[0], ip6[0])
             raise
-        self._endpoints.put(record.id, replace(endpoint, names=tuple(guests.dns_names(guest, settings))))
+        names = tuple(guests.dns_names(guest, settings))
+        links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
+        self._endpoints.put(record.id, replace(endpoint, names=names, links=links))
         self._tell("connect", record, container=guest.id)
 
     def _write_files(self, guest: Guest, directory: str) -> None:
@@ -376,7 +383,10 @@ class Networks:
         bridge = self._records.find("bridge")
         gateway = (bridge.ipam.config or [IpamConfig()])[0].gateway
         embedded = self._names.serves(guest.id)
-        files = guests.etc_files(guest, endpoints, etcfiles.host_resolver(), embedded=embedded, gateway=gateway)
+        linked = self._members.linked(guest.id)
+        files = guests.etc_files(
+            guest, endpoints, etcfiles.host_resolver(), embedded=embedded, gateway=gateway, linked=linked
+        )
         os.makedirs(directory, exist_ok=True)
         etcfiles.write(directory, files)
 

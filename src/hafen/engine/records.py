@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from hafen.engine.shimlink import AttachClient, Shim
 
 
+class Link(msgspec.Struct, frozen=True):
+    """A legacy link (`engine.links`): the target's id, its name when the link was made, and the alias it has here."""
+
+    target: str
+    name: str
+    alias: str
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a container is. `config` is already merged with the image's; `networks` are those it asks to join."""
 
@@ -44,6 +52,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: str | None = None
     networks: dict[str, EndpointSettings] = {}
     mounts: tuple[MountPoint, ...] = ()
+    links: tuple[Link, ...] = ()
     platform: str = "linux"
 
 
@@ -68,7 +77,19 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
 class Container:
     """One container in memory."""
 
-    __slots__ = ("execs", "exits", "keep", "lock", "record", "restart", "sessions", "shim", "status", "waiters")
+    __slots__ = (
+        "execs",
+        "exits",
+        "keep",
+        "lock",
+        "record",
+        "restart",
+        "sessions",
+        "shim",
+        "status",
+        "stopping",
+        "waiters",
+    )
 
     def __init__(self, record: Record, status: Status) -> None:
         self.record = record
@@ -81,6 +102,7 @@ class Container:
         self.execs: dict[str, Exec] = {}
         self.keep = False  # an auto-removed container that is being restarted stays
         self.restart: asyncio.TimerHandle | None = None
+        self.stopping = False  # the next exit is what a `stop` brought about
 
     @property
     def id(self) -> str:
@@ -184,7 +206,8 @@ class Containers:
         return len(self._by_id)
 
     def find(self, ref: str) -> Container:
-        """By id, name (with or without its slash) or unambiguous id prefix; NotFound otherwise."""
+        """By id, name (with or without its slash), a link's name (`web/redis`) or unambiguous id prefix; NotFound
+        otherwise."""
         container = self.lookup(ref)
         if container is None:
             raise NotFound(f"No such container: {ref}")
@@ -196,7 +219,15 @@ class Containers:
         if container is not None:
             return container
         known = self._by_name.get(ref.removeprefix("/")) or names.find_by_prefix(ref, self._by_id)
-        return self._by_id[known] if known else None
+        return self._by_id[known] if known else self._linked(ref.removeprefix("/"))
+
+    def _linked(self, name: str) -> Container | None:
+        """The target of a link by its name, `parent/alias`."""
+        parent, _, alias = name.partition("/")
+        if not alias or parent not in self._by_name:
+            return None
+        links = self._by_id[self._by_name[parent]].record.links
+        return next((self._by_id.get(link.target) for link in links if link.alias == alias), None)
 
     def name_taken(self, name: str) -> bool:
         return name in self._by_name

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from hafen.engine import links
 from hafen.engine.exits import Exits
 from hafen.engine.images import Images
 from hafen.engine.mounting import Mounting
@@ -81,6 +82,8 @@ class Recovery:
             own = attached[container.id]
             if (own.networks, own.ports) != (container.status.networks, container.status.ports):
                 self.containers.amend(container, networks=own.networks, ports=own.ports)
+        for container in living:
+            links.follow(self.containers, self.paths, container)
 
     async def _reconnect(self, container: Container) -> Shim | None:
         run_dir = self.paths.run(container.id)

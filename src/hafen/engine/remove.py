@@ -12,11 +12,12 @@ import shutil
 import signal
 import time
 
+from hafen.engine import links
 from hafen.engine.events import Events
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, WaitResult, wait_for_exit
 from hafen.engine.volumes import Volumes
-from hafen.errors import Conflict, HafenError, NotFound, NotImplemented, System
+from hafen.errors import Conflict, HafenError, NotFound, System
 from hafen.spec import lifecycle, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.lifecycle import Action, State
@@ -51,7 +52,8 @@ class Remover:
 
     async def remove(self, ref: str, volumes: bool = False, force: bool = False, link: bool = False) -> None:
         if link:
-            raise NotImplemented("links between containers are not implemented yet")
+            links.remove(self._containers, self._paths, ref)
+            return
         container = self._containers.find(ref)
         if container.status.state is State.REMOVING:
             raise Conflict(f"removal of container {container.name} is already in progress")

@@ -65,8 +65,8 @@ class Found:
     """What the start looked up on the host for this container.
 
     `mounts` are its own (volumes, binds, tmpfs), sources on the host; `files` are /etc/hosts and its like, by
-    destination; `namespaces` are paths of namespaces of others by type, "host" meaning the host's own; `shm` is a
-    directory that is shared as /dev/shm.
+    destination; `linked` are variables that tell of linked containers; `namespaces` are paths of namespaces of others
+    by type, "host" meaning the host's own; `shm` is a directory that is shared as /dev/shm.
     """
 
     rootfs: str
@@ -78,6 +78,7 @@ class Found:
     devices: tuple[Device, ...] = ()
     device_rules: tuple[DeviceRule, ...] = ()
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    linked: Sequence[str] = ()
 
 
 def build(record: Record, host: HostFacts, found: Found) -> Config:
@@ -95,7 +96,9 @@ def build(record: Record, host: HostFacts, found: Found) -> Config:
     shares_uts = "uts" in found.namespaces
     return Config(
         oci_version=OCI_VERSION,
-        process=process(record, host, host.hostname if found.namespaces.get("uts") == "host" else hostname),
+        process=process(
+            record, host, host.hostname if found.namespaces.get("uts") == "host" else hostname, linked=found.linked
+        ),
         root=Root(found.rootfs, wanted.readonly_rootfs),
         hostname="" if shares_uts else hostname,
         domainname="" if shares_uts else record.config.domainname,
@@ -114,7 +117,7 @@ def build(record: Record, host: HostFacts, found: Found) -> Config:
     )
 
 
-def process(record: Record, host: HostFacts, hostname: str, init: bool = True) -> Process:
+def process(record: Record, host: HostFacts, hostname: str, init: bool = True, linked: Sequence[str] = ()) -> Process:
     """The container's first process; an exec takes it as its pattern, without `--init`."""
     config, wanted = record.config, record.host_config
     given = capabilities(wanted, host)
@@ -123,7 +126,7 @@ def process(record: Record, host: HostFacts, hostname: str, init: bool = True) -
     return Process(
         args=("/sbin/docker-init", "--", *args) if wanted.init and init else args,
         cwd=config.working_dir or "/",
-        env=environment(hostname, config.tty, config.env or ()),
+        env=environment(hostname, config.tty, (*linked, *(config.env or ()))),
         terminal=config.tty,
         console_size=Box(*size) if config.tty and len(size) == 2 and any(size) else None,
         user=User(name=config.user, group_add=tuple(wanted.group_add or ())),

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from hafen.engine import hostfacts, seccomp, specgen
+from hafen.engine import hostfacts, links, seccomp, specgen
 from hafen.engine.events import Events
 from hafen.engine.exits import Exits
 from hafen.engine.guests import Attached, Guest
@@ -94,13 +94,14 @@ class Starter:
         container.shim = shim
         self.events.publish("container", "start", container.id, container.event_attributes())
         self.exits.watch(container, shim)
+        links.follow(self.containers, self.paths, container)
 
     async def _spawn(self, container: Container, clients: list[AttachClient]) -> tuple[Shim, Attached]:
         record = container.record
         with ExitStack() as undo:
             undo.callback(close_clients, clients)
+            linked = links.environment(self.containers, record)
             mounts = self.mounting.mounts(record)
-            self.mounting.tell(record, "mount")
             namespaces, shm_donor = self._namespaces_of_others(record)
             shm = self.mounting.shm(record, shm_donor)
             undo.callback(self.mounting.release, record)
@@ -110,6 +111,8 @@ class Starter:
                 undo.callback(netns.close)
             attached = await self.networks.attach_all(guest_of(record), netns, directory)
             undo.callback(self.networks.release, record.id)
+            self.mounting.tell(record, "mount")
+            undo.callback(self.mounting.tell, record, "unmount")
             devices, rules = _devices(record.host_config)
             found = specgen.Found(
                 rootfs=self.paths.rootfs(record.id),
@@ -121,6 +124,7 @@ class Starter:
                 devices=devices,
                 device_rules=rules,
                 device_numbers=block_devices(record.host_config),
+                linked=linked,
             )
             config = specgen.build(record, self.host, found)
             request = self._request(record, config, netns)

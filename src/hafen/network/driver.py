@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hafen.network.ipam import IpNetwork
@@ -92,6 +92,7 @@ class Endpoint:
     mac: str = ""
     ports: tuple[PublishedPort, ...] = ()
     names: tuple[str, ...] = ()  # by which the others in the network find it
+    links: dict[str, str] = field(default_factory=dict)  # names of others by the alias it alone knows them by
 
 
 class Netns(Protocol):

@@ -6,7 +6,7 @@ The files are rewritten in place, never replaced: they are bind-mounted into the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
@@ -151,6 +151,39 @@ def write(directory: str, files: EtcFiles) -> None:
             os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
+
+
+def move_host(directory: str, name: str, address: str) -> None:
+    """Where the `hosts` file of this directory has a line for the name, it has the address from now on."""
+    _edit_hosts(directory, lambda words: [address, *words[1:]] if words[1:2] == [name] else words)
+
+
+def drop_host(directory: str, name: str) -> None:
+    """The line for the name is no longer in the `hosts` file of this directory."""
+    _edit_hosts(directory, lambda words: [] if words[1:2] == [name] else words)
+
+
+def _edit_hosts(directory: str, edit: Callable[[list[str]], list[str]]) -> None:
+    """Change lines in place; an empty list of words drops one. What the container wrote itself stays."""
+    path = f"{directory}/hosts"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    with open(descriptor, "r+", encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines(keepends=True)
+        edited = []
+        for line in lines:
+            words = line.split()
+            changed = edit(words)
+            if changed == words:
+                edited.append(line)
+            elif changed:
+                edited.append(f"{changed[0]}\t{' '.join(changed[1:])}\n")
+        if edited != lines:
+            file.seek(0)
+            file.write("".join(edited))
+            file.truncate()
 
 
 def _is_loopback(server: str) -> bool:

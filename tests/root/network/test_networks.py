@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +89,9 @@ class FakeMembers:
 
     def has(self, container: Container, attached: Attached) -> None:
         container.status = msgspec.structs.replace(container.status, networks=attached.networks, ports=attached.ports)
+
+    def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
+        return ()
 
 
 class Engine:

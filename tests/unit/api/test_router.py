@@ -51,7 +51,12 @@ def test_each_of_the_108_operations_has_a_route() -> None:
 def test_no_route_is_hidden_by_an_earlier_one() -> None:
     found = router()
     for route in ROUTES:
-        path = route.path.replace("{id}", "a").replace("{name}", "a").replace("{name:path}", "a/b:c@sha256:d")
+        path = (
+            route.path.replace("{id}", "a")
+            .replace("{id:path}", "a")
+            .replace("{name}", "a")
+            .replace("{name:path}", "a/b:c@sha256:d")
+        )
         assert found.find(route.method, path.replace("{checkpoint}", "z"), (1, 55))[0] is route
 
 

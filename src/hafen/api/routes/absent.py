@@ -74,7 +74,7 @@ ROUTES: Final = (
     Route("POST", "/build/cancel", missing("building images"), since=(1, 39)),
     Route("POST", "/session", missing("BuildKit"), since=(1, 31)),
     Route("POST", "/grpc", missing("BuildKit"), since=(1, 31)),
-    Route("GET", "/containers/{id}/checkpoints", missing("checkpoint and restore")),
-    Route("POST", "/containers/{id}/checkpoints", missing("checkpoint and restore")),
-    Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("checkpoint and restore")),
+    Route("GET", "/containers/{id:path}/checkpoints", missing("checkpoint and restore")),
+    Route("POST", "/containers/{id:path}/checkpoints", missing("checkpoint and restore")),
+    Route("DELETE", "/containers/{id:path}/checkpoints/{checkpoint}", missing("checkpoint and restore")),
 )

@@ -47,7 +47,7 @@ async def inspect(request: Request, services: Services) -> Answer:
 
 
 ROUTES: Final = (
-    Route("POST", "/containers/{id}/exec", create),
+    Route("POST", "/containers/{id:path}/exec", create),
     Route("POST", "/exec/{id}/start", start, finish=True),
     Route("POST", "/exec/{id}/resize", resize),
     Route("GET", "/exec/{id}/json", inspect),

@@ -9,6 +9,7 @@ from hafen.api.routes import absent, containers, events, exec, images, networks,
 
 ROUTES: Final = (
     *system.ROUTES,
+    *absent.ROUTES,  # before those whose names of containers and images may hold slashes
     *containers.ROUTES,
     *streams.ROUTES,
     *exec.ROUTES,
@@ -16,7 +17,6 @@ ROUTES: Final = (
     *networks.ROUTES,
     *volumes.ROUTES,
     *events.ROUTES,
-    *absent.ROUTES,
 )
 
 
