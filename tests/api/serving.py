@@ -5,7 +5,7 @@ import json
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
@@ -34,7 +34,8 @@ class FakeSession:
             await loop.sock_sendall(sock, self.says)
             while data := await loop.sock_recv(sock, 1 << 16):
                 self.received += data
-            await loop.sock_sendall(sock, b"bye\n")
+            with suppress(BrokenPipeError):  # who went away altogether is told nothing
+                await loop.sock_sendall(sock, b"bye\n")
         self.ended.set()
 
     def abandon(self) -> None:

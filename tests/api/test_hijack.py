@@ -134,10 +134,3 @@ async def test_a_client_gone_before_the_hijack_abandons_the_session() -> None:
         body = request("POST", "/containers/x/attach", content_length="10")  # never sent
         one.send(body)
         await asyncio.wait_for(session.abandoned.wait(), 5)
-
-
-async def test_websocket_attach_is_refused_by_name() -> None:
-    async with serving(fake()) as path:
-        got = await ask(path, "GET", "/containers/x/attach/ws")
-        assert got.status == 501
-        assert "WebSocket" in str(got.message)

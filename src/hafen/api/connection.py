@@ -316,9 +316,8 @@ class Connection(asyncio.Protocol):
             while not body.ended:
                 await body.next()
             self._transport.pause_reading()
-            head = response.switching(reply.content_type) if reply.upgrade else response.raw(reply.content_type)
             self._transport.set_write_buffer_limits(0)
-            self._transport.write(head)
+            self._transport.write(reply.head)
             await self._flush()
             sock = hijack.take_socket(self._transport)
         except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from hafen.api import response
 from hafen.api.message import HijackReply, Request
 from hafen.api.stream import MULTIPLEXED, RAW
 from hafen.engine.services import Session
@@ -18,7 +19,8 @@ def answer(request: Request, session: Session) -> HijackReply:
     """What Docker answers: only a client that upgrades and knows 1.42 is told that the stream is multiplexed."""
     upgrade = "upgrade" in request.headers
     multiplexed = upgrade and not session.tty and request.version >= (1, 42)
-    return HijackReply(session, MULTIPLEXED if multiplexed else RAW, upgrade)
+    head = response.switching if upgrade else response.raw
+    return HijackReply(session, head(MULTIPLEXED if multiplexed else RAW))
 
 
 def take_socket(transport: asyncio.Transport) -> socket.socket:

@@ -105,11 +105,10 @@ class StreamReply:
 
 @dataclass(frozen=True, slots=True)
 class HijackReply:
-    """The connection itself is handed to a session, after a head with or without `Upgrade`."""
+    """The connection itself is handed to a session, after the bytes of `head`."""
 
     session: Session
-    content_type: str
-    upgrade: bool
+    head: bytes
 
 
 Answer = Reply | JsonReply | StreamReply | HijackReply

@@ -92,7 +92,7 @@ class AttachSession:
             stdin=options.stdin and container.record.config.open_stdin,
             stdout=options.stdout,
             stderr=options.stderr,
-            multiplexed=not self.tty,
+            multiplexed=options.multiplexed and not self.tty,
             detach_keys=self._keys,
             prefix=prefix,
         )
@@ -119,7 +119,9 @@ class AttachSession:
         """What was written so far comes first (`logs=1`)."""
         loop = asyncio.get_running_loop()
         options = self._options
-        stream = await self._owner.logs.read(self._container.id, stdout=options.stdout, stderr=options.stderr)
+        stream = await self._owner.logs.read(
+            self._container.id, stdout=options.stdout, stderr=options.stderr, multiplexed=options.multiplexed
+        )
         try:
             async for chunk in stream.chunks:
                 await loop.sock_sendall(sock, chunk)

@@ -60,8 +60,11 @@ class Logs:
         tail: str | None = None,
         timestamps: bool = False,
         follow: bool = False,
+        multiplexed: bool = True,
     ) -> LogStream:
         """`since` and `until` are unix times with an optional fraction, `tail` a number or `all`.
+
+        Without `multiplexed` nothing is framed, whether there is a terminal or not.
 
         NotFound for the container, InvalidArgument for a time, NotImplemented where its driver cannot be read.
         """
@@ -72,7 +75,7 @@ class Logs:
         )
         reader = driver.reader(self._file(container))
         ended = container.shim.exited if container.shim is not None else None
-        tty = container.record.config.tty
+        tty = container.record.config.tty or not multiplexed
         return LogStream(tty, self._chunks(reader, self._file(container).directory, ended, selection, tty))
 
     def log_path(self, container: Container) -> str:

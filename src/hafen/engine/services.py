@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """What a client wants of a container's streams. `detach_keys` None means Docker's `ctrl-p,ctrl-q`."""
+    """What a client wants of a container's streams. `detach_keys` None means Docker's `ctrl-p,ctrl-q`.
+
+    `multiplexed` is whether output without a terminal comes in frames that name its stream (`spec.stdcopy`).
+    """
 
     stdin: bool = False
     stdout: bool = False
@@ -33,6 +36,7 @@ class AttachOptions:
     stream: bool = True
     logs: bool = False
     detach_keys: str | None = None
+    multiplexed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

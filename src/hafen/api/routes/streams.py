@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Final
 
 from hafen.api import hijack
@@ -10,15 +11,31 @@ from hafen.api.message import Answer, Reply, Request, StreamReply
 from hafen.api.router import Route
 from hafen.api.stream import MULTIPLEXED, RAW, TAR, begun
 from hafen.engine.services import AttachOptions, Services
-from hafen.errors import InvalidArgument, NotImplemented
+from hafen.errors import InvalidArgument
 from hafen.spec.wire import container, gojson
 
 OK: Final = Reply(200)
 
 
 async def attach(request: Request, services: Services) -> Answer:
+    return hijack.answer(request, await services.attach.attach(request.params["id"], _attach_options(request)))
+
+
+async def attach_websocket(request: Request, services: Services) -> Answer:
+    from hafen.api import websocket  # few clients ask for it
+
+    options = replace(_attach_options(request), multiplexed=False)
+    session = await services.attach.attach(request.params["id"], options)
+    try:
+        return websocket.answer(request, session)
+    except InvalidArgument:
+        session.abandon()
+        raise
+
+
+def _attach_options(request: Request) -> AttachOptions:
     query = request.query
-    options = AttachOptions(
+    return AttachOptions(
         stdin=query.flag("stdin"),
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
@@ -26,11 +43,6 @@ async def attach(request: Request, services: Services) -> Answer:
         logs=query.flag("logs"),
         detach_keys=query.text("detachKeys") or None,
     )
-    return hijack.answer(request, await services.attach.attach(request.params["id"], options))
-
-
-async def attach_websocket(request: Request, services: Services) -> Answer:
-    raise NotImplemented("attach over WebSocket is not implemented; use POST /containers/{id}/attach")
 
 
 async def resize(request: Request, services: Services) -> Answer:
@@ -109,12 +121,12 @@ async def archive_put(request: Request, services: Services) -> Answer:
 
 
 ROUTES: Final = (
-    Route("POST", "/containers/{id}/attach", attach),
-    Route("GET", "/containers/{id}/attach/ws", attach_websocket),
-    Route("POST", "/containers/{id}/resize", resize),
-    Route("GET", "/containers/{id}/logs", logs),
-    Route("GET", "/containers/{id}/export", export),
-    Route("HEAD", "/containers/{id}/archive", archive_stat),
-    Route("GET", "/containers/{id}/archive", archive_get),
-    Route("PUT", "/containers/{id}/archive", archive_put),
+    Route("POST", "/containers/{id:path}/attach", attach),
+    Route("GET", "/containers/{id:path}/attach/ws", attach_websocket),
+    Route("POST", "/containers/{id:path}/resize", resize),
+    Route("GET", "/containers/{id:path}/logs", logs),
+    Route("GET", "/containers/{id:path}/export", export),
+    Route("HEAD", "/containers/{id:path}/archive", archive_stat),
+    Route("GET", "/containers/{id:path}/archive", archive_get),
+    Route("PUT", "/containers/{id:path}/archive", archive_put),
 )
