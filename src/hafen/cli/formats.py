@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from hafen.cli.evaluate import Row, Template, to_json
 from hafen.cli.output import out, table
-from hafen.cli.template import TemplateError
 from hafen.errors import InvalidArgument
+from hafen.spec.evaluate import Row, Template, to_json
+from hafen.spec.template import TemplateError
 
 
 def show(

@@ -112,7 +112,7 @@ def test_completion_scripts(shell: str) -> None:
 # What `hafen version` must not pay for: each costs milliseconds, and the whole command has 80.
 HEAVY = (
     "argparse", "asyncio", "dataclasses", "logging", "subprocess", "threading", "ssl", "urllib", "inspect", "msgspec",
-    "tempfile", "shutil", "pathlib", "hashlib", "datetime", "hafen.cli.evaluate", "hafen.cli.runflags",
+    "tempfile", "shutil", "pathlib", "hashlib", "datetime", "hafen.spec.evaluate", "hafen.cli.runflags",
 )  # fmt: skip
 
 

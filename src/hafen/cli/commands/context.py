@@ -4,12 +4,12 @@ import json
 import os
 
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Row
 from hafen.cli.formats import show
 from hafen.cli.output import out
 from hafen.client.address import DEFAULT_HOST, Choice, config_directory
 from hafen.client.engine import Document
 from hafen.errors import NotFound
+from hafen.spec.evaluate import Row
 
 _HEADERS = {"Name": "NAME", "Description": "DESCRIPTION", "DockerEndpoint": "DOCKER ENDPOINT", "Error": "ERROR"}
 

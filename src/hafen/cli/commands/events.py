@@ -3,13 +3,13 @@
 from datetime import datetime
 
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Template, to_json
 from hafen.cli.flags import moment
 from hafen.cli.formats import evaluated, parse_failure, unescape
 from hafen.cli.output import out
-from hafen.cli.template import TemplateError
 from hafen.client import system
 from hafen.client.engine import Document
+from hafen.spec.evaluate import Template, to_json
+from hafen.spec.template import TemplateError
 
 
 def _events(call: Call) -> int:

@@ -5,7 +5,6 @@ from datetime import datetime
 
 from hafen.cli.command import Call, Command
 from hafen.cli.commands.listing import local_time
-from hafen.cli.evaluate import Row
 from hafen.cli.formats import show
 from hafen.cli.output import ago, ellipsis, human_size, out, short_id
 from hafen.cli.report import report
@@ -13,6 +12,7 @@ from hafen.client import images
 from hafen.client.engine import Document
 from hafen.errors import HafenError, InvalidArgument, NotFound
 from hafen.spec.digest import is_hex
+from hafen.spec.evaluate import Row
 from hafen.spec.reference import Reference, parse
 
 

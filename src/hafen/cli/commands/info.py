@@ -39,7 +39,7 @@ def _version(call: Call) -> int:
         failure = error
     form = call.flags.text("format")
     if form:
-        from hafen.cli.evaluate import render, to_json
+        from hafen.spec.evaluate import render, to_json
 
         document = {"Client": client, "Server": server}
         if form != "json" and server is None and failure and ".Server" in form:
@@ -97,7 +97,7 @@ def _info(call: Call) -> int:
         failure = error
     document["ClientInfo"] = {"Debug": False, "Version": client["Version"], "Context": client["Context"]}
     if form:
-        from hafen.cli.evaluate import render, to_json
+        from hafen.spec.evaluate import render, to_json
 
         out(to_json(document) if form == "json" else render(form, document))
     else:

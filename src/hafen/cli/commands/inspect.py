@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable
 
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Template, to_json
 from hafen.cli.output import err
-from hafen.cli.template import TemplateError
 from hafen.client import containers, images, networks, volumes
 from hafen.client.engine import Document
 from hafen.errors import HafenError, InvalidArgument, NotFound, Unavailable
+from hafen.spec.evaluate import Template, to_json
+from hafen.spec.template import TemplateError
 
 BAD_TEMPLATE = 64
 

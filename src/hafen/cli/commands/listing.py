@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Row
 from hafen.cli.formats import label_of, label_text, show
 from hafen.cli.output import ago, ellipsis, human_size, quoted, short_id
 from hafen.client import containers, images, networks, volumes
 from hafen.client.engine import Document
 from hafen.errors import InvalidArgument
+from hafen.spec.evaluate import Row
 
 _CONTAINER_HEADERS = {
     "ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "RunningFor": "CREATED", "CreatedAt": "CREATED AT",

@@ -7,12 +7,12 @@ import time
 
 from hafen.cli import terminal
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Row
 from hafen.cli.formats import show
 from hafen.cli.output import binary_size, err, human_size, short_id
 from hafen.client import containers
 from hafen.client.engine import Document, Engine
 from hafen.errors import HafenError, NotFound
+from hafen.spec.evaluate import Row
 
 _HEADERS = {
     "Container": "CONTAINER", "ID": "CONTAINER ID", "Name": "NAME", "CPUPerc": "CPU %", "MemUsage": "MEM USAGE / LIMIT",

@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterable
 
 from hafen.cli.command import Call, Command
-from hafen.cli.evaluate import Row
 from hafen.cli.formats import show
 from hafen.cli.output import ago, human_size, out, short_id
 from hafen.client import system
 from hafen.client.engine import Document
 from hafen.errors import InvalidArgument
+from hafen.spec.evaluate import Row
 
 _HEADERS = {
     "Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"

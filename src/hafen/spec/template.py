@@ -1,4 +1,4 @@
-"""The subset of Go's text/template that `--format` uses: parsed here, evaluated in `evaluate`; pure.
+"""The subset of Go's text/template that `--format` and log tags use: parsed here, evaluated in `evaluate`; pure.
 
 {{.Field.Sub}}  {{"literal"}}  {{$x := pipeline}}  {{a | b}}  (parentheses)  {{- trim -}}  {{/* comment */}}
 {{if p}} {{else if p}} {{else}} {{end}}   {{range $i, $e := p}} {{break}} {{continue}} {{end}}   {{with p}} {{end}}

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from hafen.cli.template import (
+from hafen.spec.template import (
     Branch,
     Fields,
     Function,

@@ -1,7 +1,7 @@
 import pytest
 
-from hafen.cli.evaluate import Row, render
-from hafen.cli.template import TemplateError
+from hafen.spec.evaluate import Row, render
+from hafen.spec.template import TemplateError
 
 DATA: dict[str, object] = {
     "Name": "/db",
