@@ -18,7 +18,9 @@ from hafen.engine.copy import Copier
 from hafen.engine.create import Creator, new_id
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
+from hafen.engine.execrecords import ExecRecords
 from hafen.engine.exits import Exits
+from hafen.engine.health import HealthChecks
 from hafen.engine.images import Images, ImageStore, ImageUser
 from hafen.engine.inspect import Inspector
 from hafen.engine.listing import Listing
@@ -66,6 +68,7 @@ class Engine:
     shims: ShimLink
     scope: Scope
     exits: Exits
+    health: HealthChecks
     events: Events
     networks: Networks
     snapshotter: Snapshotter
@@ -81,6 +84,7 @@ class Engine:
     async def close(self) -> None:
         """Orderly end: containers keep running."""
         self.exits.close()
+        self.health.close()
         await self.scope.close()
         await self.shims.close()
         self.networks.close()
@@ -194,7 +198,10 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
     exits.restart = starter.run
     logs = Logs(containers, paths, DRIVERS)
-    execs = Execs(containers, events, host, scope)
+    exec_rows = ExecRecords(database, containers)
+    execs = Execs(containers, exec_rows, events, host, scope)
+    health = HealthChecks(containers, execs, events, scope)
+    containers.on_transit = health.follow
     listing = Listing(containers, images, snapshots, paths)
     creator = Creator(database, containers, images, snapshots, volumes, networks, events, host, available, default_log)
     services = Services(
@@ -221,8 +228,10 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         logs=logs,
     )  # fmt: skip
     recovery = Recovery(
-        containers, snapshots, networks, mounting, remover, starter, exits, shims, images, hierarchy, paths, scope
-    )
+        containers, exec_rows, execs, health, snapshots, networks, mounting, remover, starter, exits, shims, images,
+        hierarchy, paths, scope,
+    )  # fmt: skip
     return Engine(
-        services, recovery, shims, scope, exits, events, networks, snapshots, database, hierarchy, config.cgroup_parent
+        services, recovery, shims, scope, exits, health, events, networks, snapshots, database, hierarchy,
+        config.cgroup_parent,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from hafen.spec import mounts, names
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire.container import ContainerConfig, CreateRequest, CreateResponse
 from hafen.spec.wire.hostconfig import HostConfig, LogConfig
-from hafen.spec.wire.image import ImageConfig
+from hafen.spec.wire.image import HealthConfig, ImageConfig
 from hafen.storage.database import Database
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Creator:
         if fresh:
             await self._copy_up(container, fresh)
         self.events.publish("container", "create", container_id, container.event_attributes())
-        return CreateResponse(id=container_id, warnings=self._warnings(wanted, image.config))
+        return CreateResponse(id=container_id, warnings=self._warnings(wanted))
 
     def _image(self, ref: str, platform: str | None) -> Image:
         if not ref:
@@ -208,15 +208,13 @@ class Creator:
                 raise System(f"copying the image's content into a volume: {error}") from error
             raise
 
-    def _warnings(self, wanted: HostConfig, image: ImageConfig) -> list[str]:
+    def _warnings(self, wanted: HostConfig) -> list[str]:
         warnings = []
         if wanted.oom_kill_disable and not wanted.memory:
             warnings.append(
                 "OOM killer is disabled for the container, but no memory limit is set, this can result in the "
                 "system running out of resources."
             )
-        if image.healthcheck is not None and image.healthcheck.test[:1] != ["NONE"]:
-            warnings.append("The image's health check is not carried out: health checks are not implemented yet.")
         if specgen.security_option(wanted, "apparmor") and not self.host.apparmor:
             warnings.append("Your kernel has no AppArmor, or it is off. The AppArmor profile is discarded.")
         if specgen.security_option(wanted, "label") not in (None, "disable"):
@@ -246,7 +244,15 @@ def merge(own: ContainerConfig, image: ImageConfig | None) -> ContainerConfig:
         labels={**image.labels, **own.labels},
         stop_signal=own.stop_signal or image.stop_signal,
         shell=own.shell or list(image.shell),
+        healthcheck=_merge_health(own.healthcheck, image.healthcheck),
     )
+
+
+def _merge_health(own: HealthConfig | None, image: HealthConfig | None) -> HealthConfig | None:
+    """Each field that is not set is the image's."""
+    if own is None or image is None:
+        return own or image
+    return HealthConfig(**{field: getattr(own, field) or getattr(image, field) for field in own.__struct_fields__})
 
 
 def command(config: ContainerConfig) -> tuple[str, tuple[str, ...]]:

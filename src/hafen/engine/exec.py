@@ -1,23 +1,26 @@
 """Exec: further processes in running containers; create, start, inspect, resize.
 
-Execs live as long as their container and this engine: Docker forgets them at its restart too.
+Execs live on while no engine does. The next one takes them up: those that run or have ended its shims tell, the others
+are still to be started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import signal
 import socket
 
 from hafen.engine import links, specgen
 from hafen.engine.attach import detach_keys
 from hafen.engine.create import new_id
 from hafen.engine.events import Events
+from hafen.engine.execrecords import ExecRecords
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.records import Container, Containers, Exec
 from hafen.engine.scope import Scope
 from hafen.engine.services import ExecStartOptions, Session
-from hafen.engine.shimlink import AttachClient, ExecHandle
+from hafen.engine.shimlink import AttachClient, ExecHandle, Shim
 from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed
 from hafen.spec import runtime_config, stdcopy
 from hafen.spec.lifecycle import State, not_running
@@ -26,13 +29,17 @@ from hafen.spec.wire.exec import ExecConfig, ExecInspect, ProcessConfig
 
 _STDOUT = 1
 _KEPT = 512  # ended execs that a container remembers
+_LOST = 137  # exit code of what ended with its container while no engine was there
 
 
 class Execs:
     """`Services.exec`."""
 
-    def __init__(self, containers: Containers, events: Events, host: HostFacts, scope: Scope) -> None:
+    def __init__(
+        self, containers: Containers, rows: ExecRecords, events: Events, host: HostFacts, scope: Scope
+    ) -> None:
         self._containers = containers
+        self._rows = rows
         self._events = events
         self._host = host
         self._scope = scope
@@ -49,10 +56,46 @@ class Execs:
                 raise InvalidArgument(f"invalid environment variable: {entry}")
         links.check(self._containers, container.record)
         self._forget_ended(container)
-        exec_id = new_id()
-        self._containers.execs[exec_id] = container.execs[exec_id] = Exec(exec_id, container, config)
-        self._tell(self._containers.execs[exec_id], _told("exec_create", config))
-        return exec_id
+        one = Exec(new_id(), container, config)
+        self._rows.insert(one)
+        return self._add(one).id
+
+    def probe(self, container: Container, command: list[str]) -> Exec:
+        """A probe of a health check, to be started with `run`; it is forgotten when it has ended."""
+        return self._add(Exec(new_id(), container, ExecConfig(cmd=command), started=True, probe=True))
+
+    def _add(self, one: Exec) -> Exec:
+        self._containers.execs[one.id] = one.container.execs[one.id] = one
+        self._tell(one, _told("exec_create", one.config))
+        return one
+
+    async def adopt(self, container: Container, shim: Shim) -> None:
+        """Take up what an earlier engine began in a running container; a probe whose result nobody takes is killed."""
+
+        def made(exec_id: str) -> None:
+            self._scope.start(self._adopt(container, shim, exec_id), f"adopt exec {exec_id}")
+
+        shim.on_exec = made
+        for exec_id in (*shim.execs, *shim.exec_exits):
+            await self._adopt(container, shim, exec_id)
+
+    async def _adopt(self, container: Container, shim: Shim, exec_id: str) -> None:
+        one = container.execs.get(exec_id)
+        if one is None and exec_id not in shim.exec_exits:
+            try:
+                await shim.signal(signal.SIGKILL, exec_id)
+            except HafenError:  # it has ended
+                pass
+        elif one is not None and one.exit_code is None:
+            one.started = True
+            self._watch(one, shim.watch_exec(exec_id))
+
+    def lost(self, container: Container) -> None:
+        """The container ended while no engine was there, and all that was in it."""
+        for one in container.execs.values():
+            if one.exit_code is None:
+                one.started, one.exit_code = True, _LOST
+                self._rows.ended(one)
 
     def ids(self, container: Container) -> list[str] | None:
         """Ids of the execs that are running or yet to be started; None where there are none."""
@@ -111,20 +154,35 @@ class Execs:
             self._tell(one, _told("exec_start", one.config))
             process = runtime_config.to_json(self._process(one, size))
             handle = await shim.exec(one.id, process, client, size)
-        except HafenError as error:
-            one.exit_code = error.exit_code if isinstance(error, StartFailed) else 126
+        except (HafenError, OSError) as error:
+            self._ended(one, error.exit_code if isinstance(error, StartFailed) else 126)
             if isinstance(error, StartFailed):
                 raise StartFailed(
                     f"OCI runtime exec failed: exec failed: {error.message}: unknown", error.exit_code
                 ) from error
             raise
-        one.running, one.pid = True, handle.pid
-        handle.exited.add_done_callback(lambda future: self._exited(one, future.result()))
+        self._watch(one, handle)
         return handle
 
+    def _watch(self, one: Exec, handle: ExecHandle) -> None:
+        one.running, one.pid = True, handle.pid
+        handle.exited.add_done_callback(lambda future: self._exited(one, future.result()))
+
     def _exited(self, one: Exec, code: int) -> None:
-        one.running, one.exit_code = False, code
+        self._ended(one, code)
         self._tell(one, "exec_die", exitCode=str(code))
+
+    def _ended(self, one: Exec, code: int) -> None:
+        one.running, one.exit_code = False, code
+        if one.probe:
+            self._containers.execs.pop(one.id, None)
+            one.container.execs.pop(one.id, None)
+        else:
+            self._rows.ended(one)
+
+    def abandon(self, one: Exec) -> None:
+        """The client that was to start it went away."""
+        self._ended(one, 126)
 
     def _process(self, one: Exec, size: tuple[int, int] | None) -> Process:
         """The container's own process with what the exec says otherwise."""
@@ -162,9 +220,9 @@ class Execs:
         self._events.publish("container", action, one.container.id, attributes)
 
     def _forget_ended(self, container: Container) -> None:
-        ended = [key for key, one in container.execs.items() if one.exit_code is not None]
-        for exec_id in ended[: max(0, len(ended) - _KEPT)]:
-            del container.execs[exec_id], self._containers.execs[exec_id]
+        ended = [one for one in container.execs.values() if one.exit_code is not None]
+        if len(ended) > _KEPT:
+            self._rows.forget(ended[:-_KEPT])
 
 
 class ExecSession:
@@ -212,7 +270,7 @@ class ExecSession:
             pass  # it went away
 
     def abandon(self) -> None:
-        self._one.exit_code = 126
+        self._owner.abandon(self._one)
 
 
 def _size(config: ExecConfig) -> tuple[int, int] | None:

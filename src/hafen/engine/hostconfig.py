@@ -65,7 +65,7 @@ def check_config(config: ContainerConfig) -> None:
     health = config.healthcheck
     if health is not None:
         for name in ("interval", "timeout", "start_period", "start_interval"):
-            if 0 < getattr(health, name) < 1_000_000:
+            if getattr(health, name) and getattr(health, name) < 1_000_000:
                 shown = "".join(part.capitalize() for part in name.split("_"))
                 raise InvalidArgument(f"{shown} in Healthcheck cannot be less than 1ms")
         if health.retries < 0:
@@ -261,8 +261,6 @@ def refuse_missing(config: ContainerConfig, wanted: HostConfig) -> None:
 
 
 def _missing(config: ContainerConfig, wanted: HostConfig) -> Iterator[str]:
-    if config.healthcheck is not None and config.healthcheck.test[:1] not in ([], ["NONE"]):
-        yield "health checks (Healthcheck) are"
     if wanted.device_requests:
         yield "requests for GPUs and other CDI devices (DeviceRequests) are"
     if wanted.cpu_realtime_period or wanted.cpu_realtime_runtime:

@@ -209,6 +209,7 @@ def show_state(status: Status) -> wire.ContainerState:
         error=status.error,
         started_at=units.format_timestamp(status.started_ns),
         finished_at=units.format_timestamp(status.finished_ns),
+        health=status.health,
     )
 
 

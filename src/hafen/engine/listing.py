@@ -17,7 +17,7 @@ from hafen.errors import InvalidArgument, NotFound
 from hafen.spec import ports
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.lifecycle import State
-from hafen.spec.wire.container import ContainerSummary, SummaryHostConfig, SummaryNetworkSettings
+from hafen.spec.wire.container import ContainerSummary, Health, HealthSummary, SummaryHostConfig, SummaryNetworkSettings
 from hafen.spec.wire.network import PortSummary
 from hafen.storage.snapshot import Snapshotter
 
@@ -41,6 +41,7 @@ _ACCEPTED = frozenset(
     )
 )
 _HEALTH = frozenset(("starting", "healthy", "unhealthy", "none"))
+_HEALTH_TEXT = {"starting": "health: starting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Listing:
                 and (before is None or record.created_ns < before)
                 and (since is None or record.created_ns > since)
                 and (images is None or record.image_id in images or record.image in images)
-                and filters.matches_any("health", "none")
+                and filters.matches_any("health", status.health.status if status.health else "none")
                 and not ("is-task" in filters and filters.flag("is-task", False))
                 and ("network" not in filters or _in_network(container, filters.get("network")))
                 and ("volume" not in filters or _has_volume(container, filters.get("volume")))
@@ -137,6 +138,7 @@ def list_of_states() -> frozenset[str]:
 def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[str] = ()) -> ContainerSummary:
     """`linked` are names that links give it."""
     record, status = container.record, container.status
+    health = status.health or Health(status="none")
     return ContainerSummary(
         id=record.id,
         names=sorted(f"/{name}" for name in (record.name, *linked)),
@@ -153,6 +155,7 @@ def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[
         ),
         network_settings=SummaryNetworkSettings(networks=show_networks(container)),
         mounts=[show_mount(point, volumes) for point in shown_mounts(record.mounts)],
+        health=HealthSummary(status=health.status, failing_streak=health.failing_streak),
     )
 
 
@@ -168,7 +171,8 @@ def status_text(container: Container, now_ns: int) -> str:
     ago = human_duration((now_ns - status.finished_ns) / 1e9)
     match status.state:
         case State.RUNNING:
-            return f"Up {up}"
+            health = status.health.status if status.health else ""
+            return f"Up {up} ({_HEALTH_TEXT.get(health, health)})" if health else f"Up {up}"
         case State.PAUSED:
             return f"Up {up} (Paused)"
         case State.RESTARTING:

@@ -8,17 +8,17 @@ States change through `Containers.transit` alone, which asks `spec.lifecycle`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hafen.errors import Conflict, NotFound
-from hafen.spec import lifecycle, names
+from hafen.spec import cronspec, lifecycle, names
 from hafen.spec.lifecycle import ALIVE, Action, State
 from hafen.spec.mounts import MountPoint
-from hafen.spec.wire.container import ContainerConfig
+from hafen.spec.wire.container import ContainerConfig, Health
 from hafen.spec.wire.exec import ExecConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import EndpointSettings, PortMap
@@ -72,6 +72,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     networks: dict[str, EndpointSettings] = {}
     ports: PortMap = {}
     sandbox: str = ""
+    health: Health | None = None  # from the first start on, where there is a check
 
 
 class Container:
@@ -146,6 +147,7 @@ class Exec:
     running: bool = False
     pid: int = 0
     exit_code: int | None = None
+    probe: bool = False  # of a health check: no row, and forgotten at its end
 
 
 class Waiter:
@@ -190,6 +192,7 @@ class Containers:
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, str] = {}
         self.execs: dict[str, Exec] = {}
+        self.on_transit: Callable[[Container], None] = lambda container: None
 
     def load(self) -> None:
         """Read every row; called once, before anything else."""
@@ -267,7 +270,9 @@ class Containers:
     def transit(self, container: Container, action: Action, **changes: object) -> None:
         """Change a container's state as the table allows, with further fields of its status; on disk first."""
         state = lifecycle.next_state(container.status.state, action, container.id, container.name)
-        self.amend(container, state=state, **changes)
+        health = _health_after(container, action)
+        self.amend(container, state=state, health=health, **changes)
+        self.on_transit(container)
 
     def amend(self, container: Container, **changes: object) -> None:
         """Change fields of the status, on disk first.
@@ -275,14 +280,26 @@ class Containers:
         Not synced for an auto-removed container: after a power cut such a container is gone anyway (`recover`), so
         there is nothing that a client was told to survive.
         """
-        status = msgspec.structs.replace(container.status, **changes)
-        with self._database.transaction(durable=not container.record.host_config.auto_remove):
+        self._write(
+            container,
+            msgspec.structs.replace(container.status, **changes),
+            durable=not container.record.host_config.auto_remove,
+        )
+
+    def note_health(self, container: Container, health: Health) -> None:
+        """Health comes and goes too often to be synced."""
+        self._write(container, msgspec.structs.replace(container.status, health=health), durable=False)
+
+    def _write(self, container: Container, status: Status, *, durable: bool) -> None:
+        with self._database.transaction(durable=durable):
             self._database.execute("UPDATE containers SET status = ? WHERE id = ?", (encode(status), container.id))
         container.status = status
 
     def delete(self, container: Container) -> None:
         """Delete the row; part of the caller's transaction. `forget` makes it invisible."""
         self._database.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+        if container.execs:
+            self._database.execute("DELETE FROM execs WHERE container = ?", (container.id,))
 
     def forget(self, container: Container) -> None:
         self._by_id.pop(container.id, None)
@@ -294,6 +311,16 @@ class Containers:
     def _add(self, container: Container) -> None:
         self._by_id[container.id] = container
         self._by_name[container.name] = container.id
+
+
+def _health_after(container: Container, action: Action) -> Health | None:
+    """A start forgets the streak; what is stopped or paused counts as unhealthy (moby `CloseMonitorChannel`)."""
+    health = container.status.health
+    if action is Action.START and cronspec.has_probe(container.record.config.healthcheck):
+        return Health(status="starting", log=health.log if health else [])
+    if health is not None and action in (Action.EXIT, Action.AWAIT_RESTART, Action.PAUSE):
+        return msgspec.structs.replace(health, status="unhealthy")
+    return health
 
 
 def encode(value: Record | Status) -> bytes:

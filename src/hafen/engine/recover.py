@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hafen.engine import links
+from hafen.engine.exec import Execs
+from hafen.engine.execrecords import ExecRecords
 from hafen.engine.exits import Exits
+from hafen.engine.health import HealthChecks
 from hafen.engine.images import Images
 from hafen.engine.mounting import Mounting
 from hafen.engine.networks import Networks
@@ -46,6 +49,9 @@ class Recovery:
     """Carried out once, before the engine listens."""
 
     containers: Containers
+    exec_rows: ExecRecords
+    execs: Execs
+    health: HealthChecks
     snapshotter: Snapshotter
     networks: Networks
     mounting: Mounting
@@ -60,11 +66,15 @@ class Recovery:
 
     async def recover(self) -> None:
         ended: list[tuple[Container, Exit]] = []
+        self.exec_rows.load()
         for container in self.containers:
             shim = await self._reconnect(container)
             if shim is not None:
                 self._adopt(container, shim)
-            elif container.alive:
+                await self.execs.adopt(container, shim)
+                continue
+            self.execs.lost(container)
+            if container.alive:
                 self._kill_leftovers(container)
                 ended.append((container, self._last_exit(container)))
         await self._restore_networks()
@@ -111,6 +121,7 @@ class Recovery:
             self.containers.transit(container, Action.START, pid=shim.pid, started_ns=started, error="", exit_code=0)
         elif container.status.pid != shim.pid:
             self.containers.amend(container, pid=shim.pid, started_ns=started)
+        self.health.resume(container)
         self.exits.watch(container, shim)
 
     def _last_exit(self, container: Container) -> Exit:

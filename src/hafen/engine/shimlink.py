@@ -18,7 +18,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,9 @@ class Shim:
         self.paused = False  # as an earlier engine left it; later changes are the caller's own
         self.oom = 0  # processes the kernel killed for memory so far
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.exec_exits: dict[str, int] = {}  # of execs that ended while no engine was there
+        self.execs: dict[str, int] = {}  # pids of execs of an earlier engine that run
+        self.exec_exits: dict[str, int] = {}  # of execs of an earlier engine that have ended
+        self.on_exec: Callable[[str], None] = lambda exec_id: None  # one more of those turned up in `execs`
         self._run_dir = run_dir
         self._data_dir = data_dir
         self._conversation: Conversation
@@ -175,6 +177,15 @@ class Shim:
                 client.sock.close()
             _unlink(path)
         return ExecHandle(int(answer.fields["pid"]), exited)
+
+    def watch_exec(self, exec_id: str) -> ExecHandle:
+        """An exec of an earlier engine, in `execs` or in `exec_exits`."""
+        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if exec_id in self.exec_exits:
+            exited.set_result(self.exec_exits[exec_id])
+        else:
+            self._execs[exec_id] = exited
+        return ExecHandle(self.execs.get(exec_id, 0), exited)
 
     async def signal(self, signo: int, exec_id: str | None = None, all: bool = False) -> None:
         """To the container's first process, to an exec, or to every process of the container."""
@@ -264,12 +275,16 @@ class Shim:
             case "hello":
                 self.shim_pid = int(message["shim_pid"])
                 self.paused = bool(message["paused"])
+                self.execs = {str(key): int(pid) for key, pid in message.get("execs", {}).items()}
                 self.exec_exits = {str(key): int(code) for key, code in message["exec_exits"].items()}
                 self._running(message)
                 if not self._hello.done():
                     self._hello.set_result(message)
             case "client_done":
                 self._client_done(int(message["client"]), str(message["reason"]))
+            case "exec_made":
+                self.execs[str(message["exec_id"])] = int(message["pid"])
+                self.on_exec(str(message["exec_id"]))
             case "exec_exit":
                 exited = self._execs.pop(str(message["exec_id"]), None)
                 if exited is None:

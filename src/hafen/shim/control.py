@@ -26,6 +26,11 @@ class Request:
         self.fields = message
         self.descriptors = descriptors
 
+    @property
+    def orphaned(self) -> bool:
+        """Whoever asked is gone."""
+        return self._connection.fileno() < 0
+
     def take(self, index: int) -> int:
         """The descriptor at `index`, now the caller's."""
         if not 0 <= index < len(self.descriptors) or self.descriptors[index] < 0:

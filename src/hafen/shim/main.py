@@ -33,6 +33,7 @@ from hafen.shim.stdio import ProcessIO, Sink
 from hafen.spec import runtime_config, stdcopy
 
 LINGER = 3600.0  # seconds that clients have to take the last output of a container that has ended
+EXEC_EXITS = 64  # of the newest execs that ended, told to an engine that comes later
 REST = 1.0  # seconds without any event after which a worker sleeps
 
 
@@ -277,6 +278,8 @@ class Shim:
             for client, sock in clients:
                 self._add_client(process, client, sock)
             request.ok({"pid": process.pid})
+            if request.orphaned:  # a later engine could not see it in our hello
+                self._control.tell({"event": "exec_made", "exec_id": wanted.exec_id, "pid": process.pid})
             self._reaper.watch(process.pid, process.exited)
 
         def refused(error: errors.HafenError) -> None:
@@ -309,7 +312,6 @@ class Shim:
     # --- what engines ask --------------------------------------------------------------------------------------
 
     def _hello(self) -> protocol.Message:
-        exits, self._exec_exits = self._exec_exits, {}
         return {
             "event": "hello",
             "version": protocol.VERSION,
@@ -321,7 +323,8 @@ class Shim:
             "warnings": [],
             **self._facts,
             "paused": self._paused,
-            "exec_exits": exits,
+            "execs": {exec_id: process.pid for exec_id, process in self._execs.items()},
+            "exec_exits": self._exec_exits,
         }
 
     def _attach(self, request: Request) -> None:
@@ -404,8 +407,10 @@ class Shim:
             self._finish(code)
         else:
             del self._execs[process.exec_id]
-            if self._control.alone:
-                self._exec_exits[process.exec_id] = code
+            # An engine may be killed before it has written down what it was told: whoever comes next is told again.
+            self._exec_exits[process.exec_id] = code
+            if len(self._exec_exits) > EXEC_EXITS:
+                del self._exec_exits[next(iter(self._exec_exits))]
             self._control.tell({"event": "exec_exit", "exec_id": process.exec_id, "code": code})
             process.io.end_clients("exit")
 

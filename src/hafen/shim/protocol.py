@@ -21,8 +21,10 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
                         counters {}                                 -> {counters}
                         update {resources}                          -> {}
     shim -> engine      hello {version, container_id, shim_pid, pid, started_at, start_time, paused, warnings,
-                               exec_exits}                          of execs that ended while no engine was there
+                               execs,                               {id: pid} of those that run
+                               exec_exits}                          {id: code} of those that ended last
                         event=client_done {client, reason}          the socket is closed; `exit|detach|gone|stalled`
+                        event=exec_made {exec_id, pid}              who had asked for it is gone
                         event=exec_exit {exec_id, code}
                         event=oom {}                                the kernel killed a process of the container
                         event=exit {Exit}                           the last message; everything is cleaned up

@@ -36,6 +36,25 @@ def parse_duration(text: str) -> float:
     return sign * sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
 
 
+def format_duration(seconds: float) -> str:
+    """As Go prints a duration: `500ms`, `1.5s`, `1m30s`, `2h0m0s`."""
+    nanoseconds = round(seconds * 1e9)
+    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1_000_000)):
+        if nanoseconds < size * 1000:
+            return f"{_decimal(nanoseconds, size)}{unit}" if nanoseconds else "0s"
+    minutes, rest = divmod(nanoseconds, 60_000_000_000)
+    text = f"{_decimal(rest, 1_000_000_000)}s"
+    if minutes:
+        text = f"{minutes % 60}m{text}"
+    return f"{minutes // 60}h{text}" if minutes >= 60 else text
+
+
+def _decimal(number: int, size: int) -> str:
+    """`number / size` without trailing zeros; `size` is a power of ten."""
+    whole, rest = divmod(number, size)
+    return f"{whole}.{str(rest).rjust(len(str(size)) - 1, '0').rstrip('0')}" if rest else str(whole)
+
+
 def parse_timestamp(text: str, now_ns: int) -> int:
     """Nanoseconds since 1970 in what `--since` takes: seconds (with a fraction), RFC 3339, or a duration ago."""
     if re.fullmatch(r"-?\d+(\.\d{1,9})?", text):

@@ -104,7 +104,18 @@ CREATE TABLE endpoints (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1)
+_ENGINE_2 = """
+CREATE TABLE execs (
+    id TEXT PRIMARY KEY,
+    container TEXT NOT NULL,                   -- id
+    config BLOB NOT NULL,                      -- spec.wire.exec.ExecConfig as JSON
+    pid INTEGER,                               -- when it has ended: what it was
+    exit_code INTEGER                          -- when it has ended
+);
+CREATE INDEX execs_container ON execs (container);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2)
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]

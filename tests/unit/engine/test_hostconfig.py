@@ -155,7 +155,6 @@ def test_invalid_config(config: ContainerConfig, message: str) -> None:
 @pytest.mark.parametrize(
     ("config", "wanted", "name"),
     [
-        (ContainerConfig(healthcheck=HealthConfig(test=["CMD", "true"])), HostConfig(), "health checks"),
         (ContainerConfig(), HostConfig(device_requests=[DeviceRequest(count=-1)]), "DeviceRequests"),
         (ContainerConfig(), HostConfig(cpu_realtime_period=1000), "CpuRealtimePeriod"),
         (ContainerConfig(), HostConfig(kernel_memory=1), "KernelMemory"),
