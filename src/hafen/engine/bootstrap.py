@@ -166,7 +166,8 @@ async def _bootstrap(store: ImageStore, steps: Plan, report: Reporter[Progress])
         )
         identity = await record(store, [layer], document, lease, name=steps.name)
         undo.pop_all()
-    store.publish("import", identity, steps.name.familiar)
+    store.publish("tag", identity, steps.name.familiar)
+    store.publish("import", identity, identity)
     report(Progress(status=f"Made {steps.name.familiar} {identity}"))
 
 

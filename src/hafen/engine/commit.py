@@ -11,6 +11,7 @@ from hafen.engine.imageimport import CommitRequest
 from hafen.engine.images import Images
 from hafen.engine.records import Containers
 from hafen.errors import Conflict, HafenError
+from hafen.spec import reference
 from hafen.spec.lifecycle import Action, State
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.image import IdResponse, ImageConfig
@@ -67,7 +68,8 @@ class Committer:
                 except HafenError:
                     if container.status.state is State.PAUSED:  # else it ended meanwhile
                         raise
-        attributes = container.event_attributes(comment=comment, imageID=identity, imageRef=repo or "")
+        name = reference.parse_repository(repo, tag or "").familiar if repo else ""
+        attributes = container.event_attributes(comment=comment, imageID=identity, imageRef=name)
         self.events.publish("container", "commit", container.id, attributes)
         return IdResponse(id=identity)
 

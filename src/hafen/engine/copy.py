@@ -108,8 +108,7 @@ class Copier:
         found = await self.stat(ref, path)
         container = self.containers.find(ref)
         view = self._view(container)
-        attributes = container.event_attributes(path=path)
-        self.events.publish("container", "archive-path", container.id, attributes)
+        self.events.publish("container", "archive-path", container.id, container.event_attributes())
         return found, produce(lambda: pack.joined(_packed(view, path)))
 
     async def put(
@@ -132,8 +131,7 @@ class Copier:
                 _unpack(place, path, chunks, no_overwrite_dir_non_dir)
 
         await consume(archive, work)
-        attributes = container.event_attributes(path=path)
-        self.events.publish("container", "extract-to-dir", container.id, attributes)
+        self.events.publish("container", "extract-to-dir", container.id, container.event_attributes())
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         container = self.containers.find(ref)

@@ -90,9 +90,11 @@ class Exits:
             networks={name: guests.stopped(had) for name, had in status.networks.items()},
             ports={},
         )
+        self._release(container)
         attributes = container.event_attributes(exitCode=str(exit.code), execDuration=str(int(ran_for)))
         self._events.publish("container", "die", container.id, attributes)
-        self._release(container)
+        if container.stopping:
+            self._events.publish("container", "stop", container.id, container.event_attributes())
         container.resolve(WaitResult(exit.code), *(("next-exit",) if again else ("next-exit", "not-running")))
         for ended in container.exits:
             if not ended.done():

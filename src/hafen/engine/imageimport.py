@@ -148,7 +148,9 @@ async def import_tar(
         )
         identity = await record(store, [layer], document, lease, name=name)
         undo.pop_all()
-    store.publish("import", identity, name.familiar if name else identity)
+    if name is not None:
+        store.publish("tag", identity, name.familiar)
+    store.publish("import", identity, identity)
     yield Progress(status=identity)
 
 

@@ -113,7 +113,7 @@ def _delete(
     chain = [layer.chain_id for layer in store.chain(image.snapshot)]
     with store.database.transaction():
         store.remove_image(image.id)
-    store.publish("delete", image.id, image.id, image)
+    store.tell("delete", image.id, {"name": image.id})
     records.append(DeleteResponseItem(deleted=image.id))
     gone = set(store.sweep())
     records += [DeleteResponseItem(deleted=chain_id) for chain_id in reversed(chain) if chain_id in gone]

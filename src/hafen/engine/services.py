@@ -179,10 +179,10 @@ class CommitService(Protocol):
 class EventsService(Protocol):
     def subscribe(
         self, since: str | None = None, until: str | None = None, filters: Filters = NO_FILTERS
-    ) -> AsyncIterator[event.Event]:
-        """Replays what is kept since `since` and ends at `until` (Docker's timestamps or durations).
+    ) -> AsyncIterator[list[event.Event]]:
+        """Replays what is kept since `since` and ends at `until` (seconds since 1970, with a fraction).
 
-        Registered when this returns; `aclose()` ends it.
+        Each item is what came since the last. Registered when this returns; `aclose()` ends it.
         """
 
 

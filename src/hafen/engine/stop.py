@@ -45,7 +45,7 @@ class Stopper:
             self.exits.cancel_restart(container)
             self.containers.transit(container, Action.GIVE_UP, stopped_by_user=True)
             container.resolve(WaitResult(container.status.exit_code), "not-running")
-            self._tell_stopped(container)
+            self.events.publish("container", "stop", container.id, container.event_attributes())
             return
         if not container.alive:
             raise NotModified(f"container {container.id} is already stopped")
@@ -53,20 +53,21 @@ class Stopper:
         if timeout is None:
             own = container.record.config.stop_timeout
             timeout = DEFAULT_TIMEOUT if own is None else own
-        if container.status.state is State.PAUSED:
-            await self._unpause(container)
         ended = wait_for_exit(container)
-        await self._send(container, number)
-        if not await _within(ended, None if timeout < 0 else float(timeout)):
-            await self._send(container, signals.SIGKILL)
-            if not await _within(ended, _KILL_PATIENCE):
-                raise System(
-                    f"cannot stop container: {container.id}: tried to kill container, but did not receive an exit event"
-                )
-        self._tell_stopped(container)
-
-    def _tell_stopped(self, container: Container) -> None:
-        self.events.publish("container", "stop", container.id, container.event_attributes())
+        container.stopping = True  # the event comes with the exit, before an auto-removed container is gone
+        try:
+            await self._send(container, number)
+            if container.status.state is State.PAUSED:
+                await self._unpause(container)
+            if not await _within(ended, None if timeout < 0 else float(timeout)):
+                await self._send(container, signals.SIGKILL)
+                if not await _within(ended, _KILL_PATIENCE):
+                    raise System(
+                        f"cannot stop container: {container.id}: tried to kill container, "
+                        "but did not receive an exit event"
+                    )
+        finally:
+            container.stopping = False
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
         container = self.containers.find(ref)
@@ -80,9 +81,9 @@ class Stopper:
         if number in (signals.SIGKILL, self._stop_signal(container, None)):
             self.containers.amend(container, stopped_by_user=True)
         ended = wait_for_exit(container)
-        if number == signals.SIGKILL and container.status.state is State.PAUSED:
-            await self._unpause(container)  # a frozen process dies when it is thawed, on cgroup v1
         await self._send(container, number)
+        if number == signals.SIGKILL and container.status.state is State.PAUSED:
+            await self._thaw(container)  # a frozen process dies when it is thawed, on cgroup v1
         if number == signals.SIGKILL:
             await _within(ended, _KILL_PATIENCE)
 
@@ -118,10 +119,13 @@ class Stopper:
             lifecycle.next_state(container.status.state, Action.UNPAUSE, container.id, container.name)
             await self._unpause(container)
 
-    async def _unpause(self, container: Container) -> None:
+    async def _thaw(self, container: Container) -> None:
         await container.running_shim().resume()
         if container.status.state is State.PAUSED:
             self.containers.transit(container, Action.UNPAUSE)
+
+    async def _unpause(self, container: Container) -> None:
+        await self._thaw(container)
         self.events.publish("container", "unpause", container.id, container.event_attributes())
 
     async def wait(self, ref: str, condition: str | None = None) -> asyncio.Future[WaitResponse]:
