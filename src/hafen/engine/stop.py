@@ -58,7 +58,7 @@ class Stopper:
         try:
             await self._send(container, number)
             if container.status.state is State.PAUSED:
-                await self._unpause(container)
+                await (self._thaw if number == signals.SIGKILL else self._unpause)(container)
             if not await _within(ended, None if timeout < 0 else float(timeout)):
                 await self._send(container, signals.SIGKILL)
                 if not await _within(ended, _KILL_PATIENCE):

@@ -41,7 +41,13 @@ SCENARIOS: dict[str, list[str]] = {
         "run -d --name evt-a --net none busybox sleep 600", "pause evt-a", "pause evt-a", "unpause evt-a",
         "rm -f evt-a",
     ],
-    "paused_stop": ["run -d --name evt-a --net none busybox sleep 600", "pause evt-a", "stop -s KILL evt-a", "rm evt-a"],
+    "paused_stop": [
+        "run -d --init --name evt-a --net none busybox sleep 600", "exec evt-a true", "pause evt-a", "stop evt-a",
+        "rm evt-a",
+    ],
+    "paused_stop_by_force": [
+        "run -d --name evt-a --net none busybox sleep 600", "pause evt-a", "stop -s KILL evt-a", "rm evt-a",
+    ],
     "paused_kill": ["run -d --name evt-a --net none busybox sleep 600", "pause evt-a", "kill evt-a", "rm evt-a"],
     "paused_rm": ["run -d --name evt-a --net none busybox sleep 600", "pause evt-a", "rm -f evt-a"],
     "failed_start": ["run --name evt-a -v evt-v:/x busybox /absent", "rm evt-a", "volume rm evt-v"],
