@@ -108,7 +108,12 @@ def requested(
         settings = given.pop(alias, None)
         first = first or settings
     first = first or EndpointSettings()
-    if config.mac_address and not first.mac_address:
+    if config.mac_address and first.mac_address not in ("", config.mac_address):
+        raise InvalidArgument(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be "
+            "left empty"
+        )
+    if config.mac_address:
         first = msgspec.structs.replace(first, mac_address=config.mac_address)
     found = {primary: first, **given}
     if len(found) > 1 and (primary in ("host", "none") or any(name in ("host", "none") for name in given)):
@@ -173,11 +178,22 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
             )
         elif not network.predefined and not any(address in subnet for subnet in subnets(network)):
             problems.append(f"no configured subnet or ip-range contain the IP address {text}")
+    for text in asked.link_local_ips:
+        if not _is_address(text):
+            problems.append(f"invalid link-local IP address: {text}")
     if settings.mac_address and not _is_mac(settings.mac_address):
-        problems.append(f"invalid MAC address: {settings.mac_address}")
+        raise InvalidArgument(f"invalid config for network {network.name}: invalid MAC address {settings.mac_address}")
     if problems:
         listed = "\n".join(f"* {problem}" for problem in problems) if len(problems) > 1 else problems[0]
         raise InvalidArgument(f"invalid config for network {network.name}: invalid endpoint settings:\n{listed}")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def _is_mac(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from hafen.engine.events import Events
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Record
 from hafen.engine.volumes import Volumes
-from hafen.errors import InvalidArgument, NotImplemented, System
+from hafen.errors import InvalidArgument, NotFound, NotImplemented, System
 from hafen.kernel import consts, fs, mount
 from hafen.spec.mounts import MountPoint
 from hafen.spec.runtime_config import Mount
@@ -41,8 +42,10 @@ class Mounting:
 
     def _mount(self, point: MountPoint) -> Mount:
         if point.type == "tmpfs":
+            _check_tmpfs(point)
             return specgen.tmpfs_mount(point)
         if point.type == "bind":
+            _check_read_only(point)
             source = _bind_source(point)
             if point.propagation not in ("", "private", "rprivate"):
                 _check_propagation(source, point.propagation)
@@ -104,6 +107,34 @@ def _bind_source(point: MountPoint) -> str:
     return point.source
 
 
+# Options of `--tmpfs` that are not tmpfs(5)'s own, as moby's mount package knows them.
+_TMPFS_WORDS = frozenset((
+    "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand",
+    "nomand", "atime", "noatime", "diratime", "nodiratime", "bind", "rbind", "unbindable", "runbindable", "private",
+    "rprivate", "shared", "rshared", "slave", "rslave", "relatime", "norelatime", "strictatime", "nostrictatime",
+    "mpol", "size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "noswap",
+))  # fmt: skip
+
+
+def _check_tmpfs(point: MountPoint) -> None:
+    for option in point.tmpfs_options:
+        name, equals, _ = option.partition("=")
+        if name not in _TMPFS_WORDS or (name == "size" and not equals):
+            raise System(f'invalid tmpfs option "{option}"')
+
+
+def _check_read_only(point: MountPoint) -> None:
+    """Options that contradict each other (moby `daemon/oci_linux.go`, WithMounts)."""
+    for given, name in (
+        (point.read_only_nonrecursive, "ReadOnlyNonRecursive"),
+        (point.read_only_force_recursive, "ReadOnlyForceRecursive"),
+    ):
+        if given and point.rw:
+            raise System(f"mount options conflict: !ReadOnly && BindOptions.{name}")
+    if point.read_only_nonrecursive and point.read_only_force_recursive:
+        raise System("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+
+
 def _check_propagation(source: str, wanted: str) -> None:
     """What is to share mounts with the host must lie on a mount that does (proc_pid_mountinfo(5), optional fields)."""
     path, best, tags = os.path.realpath(source), "", ""
@@ -131,7 +162,10 @@ def _subpath(directory: str, subpath: str) -> str:
         finally:
             os.close(found)
     except OSError as error:
-        raise InvalidArgument(f"cannot access path {directory}/{subpath}: {os.strerror(error.errno or 0)}") from error
+        path = os.path.join(directory, subpath)
+        reason = os.strerror(error.errno or 0).lower()
+        kind = NotFound if error.errno == errno.ENOENT else InvalidArgument
+        raise kind(f"cannot access path {path}: lstat {path}: {reason}") from error
     finally:
         os.close(root)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from hafen.errors import InvalidArgument
+from hafen.errors import System
 from hafen.kernel import seccomp
 from hafen.spec.runtime_config import Seccomp
 from hafen.spec.seccomp import from_docker_profile
@@ -30,7 +30,7 @@ def choose(option: str, capabilities: Collection[str]) -> SeccompFilter | None:
     """`option` is what follows "seccomp=" in a security option: "" or "builtin" for the default profile,
     "unconfined", or a profile's JSON text. `capabilities` are the bounding set ("CAP_CHOWN", ...).
 
-    None is unconfined. InvalidArgument with Docker's text for a profile that is not one.
+    None is unconfined. System with Docker's text for a profile that is not one.
     """
     if option == "unconfined":
         return None
@@ -49,7 +49,12 @@ def _decoded(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
+        position = error.pos if isinstance(error, json.JSONDecodeError) else 0
+        rest = text[position:].lstrip()
+        reason = (
+            f"invalid character '{rest[0]}' looking for beginning of value" if rest else "unexpected end of JSON input"
+        )
+        raise System(f"Decoding seccomp profile failed: {reason}") from None
     if not isinstance(document, dict):
-        raise InvalidArgument(f"Decoding seccomp profile failed: it must be an object, not {type(document).__name__}")
+        raise System(f"Decoding seccomp profile failed: it must be an object, not {type(document).__name__}")
     return document

@@ -287,7 +287,7 @@ def resources(wanted: WireResources, found: Found) -> Resources:
         memory=Memory(
             limit=wanted.memory or None,
             reservation=wanted.memory_reservation or None,
-            swap=wanted.memory_swap or None,
+            swap=max(wanted.memory_swap, -1) or None,
             swappiness=wanted.memory_swappiness if (wanted.memory_swappiness or -1) >= 0 else None,
             disable_oom_killer=wanted.oom_kill_disable or None,
         ),

@@ -25,13 +25,14 @@ from hafen.engine import hostfacts, links, seccomp, specgen
 from hafen.engine.events import Events
 from hafen.engine.exits import Exits
 from hafen.engine.guests import Attached, Guest
+from hafen.engine.hostconfig import OWN_LOG_DRIVER
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.mounting import Mounting
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, Record
 from hafen.engine.shimlink import AttachClient, LogConfig, NetnsHandle, Shim, ShimLink, SpawnRequest
-from hafen.errors import Conflict, HafenError, InvalidArgument, StartFailed, System
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed, System
 from hafen.spec import lifecycle, runtime_config
 from hafen.spec.lifecycle import Action
 from hafen.spec.runtime_config import Device, DeviceRule
@@ -68,28 +69,29 @@ class Starter:
 
     async def run(self, container: Container, **changes: object) -> None:
         """Start what the caller has locked and checked; `changes` are fields of the status that it then has."""
-        clients = await waiting_clients(container)
         try:
-            shim, attached = await self._spawn(container, clients)
+            shim, attached = await self._spawn(container, await waiting_clients(container))
+            try:
+                self.containers.transit(
+                    container,
+                    Action.START,
+                    pid=shim.pid,
+                    exit_code=0,
+                    error="",
+                    oom_killed=False,
+                    stopped_by_user=False,
+                    started_ns=int(shim.started_at.timestamp() * 1e6) * 1000,
+                    networks=attached.networks,
+                    ports=attached.ports,
+                    **changes,
+                )
+            except BaseException:  # no space for the record: then it must not run either
+                await shim.signal(signal.SIGKILL)
+                await shim.exited
+                self.exits.release(container)
+                raise
         except BaseException as error:
             self._failed(container, error)
-            raise
-        try:
-            self.containers.transit(
-                container,
-                Action.START,
-                pid=shim.pid,
-                exit_code=0,
-                error="",
-                oom_killed=False,
-                stopped_by_user=False,
-                started_ns=int(shim.started_at.timestamp() * 1e6) * 1000,
-                networks=attached.networks,
-                ports=attached.ports,
-                **changes,
-            )
-        except BaseException:  # no space for the record: then it must not run either
-            await shim.signal(signal.SIGKILL)
             raise
         container.shim = shim
         self.events.publish("container", "start", container.id, container.event_attributes())
@@ -110,9 +112,9 @@ class Starter:
             if netns is not None:
                 undo.callback(netns.close)
             attached = await self.networks.attach_all(guest_of(record), netns, directory)
+            undo.callback(self.mounting.tell, record, "unmount")
             undo.callback(self.networks.release, record.id)
             self.mounting.tell(record, "mount")
-            undo.callback(self.mounting.tell, record, "unmount")
             devices, rules = _devices(record.host_config)
             found = specgen.Found(
                 rootfs=self.paths.rootfs(record.id),
@@ -134,6 +136,8 @@ class Starter:
                 raise StartFailed(f"{_FAILED}{error.message}: unknown", error.exit_code) from error
             except System as error:
                 raise System(f"{_FAILED}unable to start container process: {error.message}: unknown") from error
+            except InvalidArgument as error:  # what only the runtime can see: users, the working directory, sysctls
+                raise System(error.message) from error
             undo.pop_all()
         if netns is not None:
             netns.close()
@@ -156,7 +160,7 @@ class Starter:
             config=runtime_config.to_json(config),
             rootfs=self.snapshotter.mounts(record.id),
             log=LogConfig(
-                driver=wanted.log_config.type,
+                driver=wanted.log_config.type or OWN_LOG_DRIVER,
                 directory=self.paths.logs(record.id),
                 options=wanted.log_config.config or {},
             ),
@@ -199,7 +203,7 @@ class Starter:
     def _other(self, record: Record, ref: str, what: str) -> Container:
         other = self.containers.lookup(ref)
         if other is None:
-            raise InvalidArgument(f"No such container: {ref}")
+            raise NotFound(f"No such container: {ref}")
         if other.id == record.id:
             raise InvalidArgument(f"cannot join own {what} namespace")
         if not other.alive:
@@ -225,8 +229,10 @@ class Starter:
         """A start that failed leaves the container as it was, with the reason; an auto-removed one goes."""
         code = error.exit_code if isinstance(error, StartFailed) else 128
         reason = error.message if isinstance(error, HafenError) else f"{type(error).__name__}: {error}"
-        self.containers.amend(container, error=reason, exit_code=code)
-        self.exits.start_failed(container)
+        try:
+            self.containers.amend(container, error=reason, exit_code=code)
+        finally:
+            self.exits.start_failed(container)
 
 
 def guest_of(record: Record) -> Guest:
@@ -283,7 +289,7 @@ def block_devices(wanted: Resources) -> dict[str, tuple[int, int]]:
         try:
             status = os.stat(path)
         except OSError as error:
-            raise System(f"no such device: {path}") from error
+            raise System(f"stat {path}: {os.strerror(error.errno or 0).lower()}") from error
         if not stat.S_ISBLK(status.st_mode):
             raise InvalidArgument(f"{path} is not a block device")
         found[path] = (os.major(status.st_rdev), os.minor(status.st_rdev))

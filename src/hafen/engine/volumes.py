@@ -96,7 +96,7 @@ class Volumes:
         An empty name makes an anonymous one. Part of the caller's transaction where one is open.
         """
         if driver not in ("", "local"):
-            raise NotImplemented(f"volume driver plugins are not implemented yet: {driver}")
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if name and (known := self._records.get(name)) is not None:
             return known, False
         if not name:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, System
 
 EMBEDDED_RESOLVER = "127.0.0.11"
 FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
@@ -78,6 +78,11 @@ def host_resolver() -> Resolver:
 
 def override(base: Resolver, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> Resolver:
     """`--dns`, `--dns-search` and `--dns-option` each replace what the host has; the search domain "." means none."""
+    for server in servers:
+        try:
+            ip_address(server)
+        except ValueError:
+            raise System(f'bad nameserver address {server}: ParseAddr("{server}"): unable to parse IP') from None
     domains = tuple(domain for domain in search if domain != ".")
     return Resolver(tuple(servers) or base.servers, domains if search else base.search, tuple(options) or base.options)
 

@@ -343,7 +343,7 @@ def _execute(path: str, wanted: Process, env: list[str]) -> None:
 
 
 def _report(stage: Stage, order: Order, error: BaseException) -> None:
-    if isinstance(error, StartFailed):
+    if isinstance(error, StartFailed | InvalidArgument):  # who asked knows what they asked for
         wire: HafenError = error
     elif isinstance(error, HafenError):
         wire = type(error)(f"{stage.current.describe()}: {error.message}")

@@ -146,6 +146,12 @@ _IPC_SYSCTLS = frozenset((
     "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
     "kernel/shmmni", "kernel/shm_rmid_forced",
 ))  # fmt: skip
+_ELSEWHERE = {  # runc's words, which clients match
+    "network": 'sysctl "{name}" not allowed in host network namespace',
+    "ipc": 'sysctl "{name}" is not allowed in the hosts ipc namespace',
+    "uts": 'sysctl "{name}" is not in a separate kernel namespace',
+    "user": 'sysctl "{name}" is not in a separate kernel namespace',
+}
 _UTS_SYSCTLS = {"kernel/domainname": "domainname", "kernel/hostname": "hostname"}
 
 
@@ -167,7 +173,7 @@ def _check_names_and_sysctls(config: Config, private: frozenset[str]) -> None:
         else:
             raise InvalidArgument(f'sysctl "{name}" is not in a separate kernel namespace')
         if needed not in private:
-            raise InvalidArgument(f'sysctl "{name}" not allowed as {needed} namespace is not private')
+            raise InvalidArgument(_ELSEWHERE[needed].format(name=name))
 
 
 def sysctl_path(name: str) -> str:

@@ -206,8 +206,9 @@ def _volume_mount(mount: Mount, destination: str) -> MountPoint:
     if mount.source:
         check_volume_name(mount.source)
     subpath = (options.subpath if options else "") or ""
-    if subpath.startswith("/") or ".." in subpath.split("/"):
-        raise InvalidArgument("subpath must be a relative path within the volume")
+    if subpath and not mount.source:
+        raise InvalidArgument("must not set Subpath when using anonymous volumes")
+    _check_subpath(subpath, "volume")
     return MountPoint(
         type="volume",
         name=mount.source or "",
@@ -221,6 +222,11 @@ def _volume_mount(mount: Mount, destination: str) -> MountPoint:
         anonymous=not mount.source,
         subpath=subpath,
     )
+
+
+def _check_subpath(subpath: str, what: str) -> None:
+    if subpath.startswith("/") or ".." in subpath.split("/"):
+        raise InvalidArgument(f"subpath must be a relative path within the {what}")
 
 
 def _tmpfs_mount(mount: Mount, destination: str) -> MountPoint:
@@ -243,8 +249,11 @@ def _tmpfs_mount(mount: Mount, destination: str) -> MountPoint:
 
 def parse_volumes_from(text: str) -> tuple[str, str]:
     """(container, mode) of one of `HostConfig.VolumesFrom`: `container[:ro|rw|z|Z]`."""
+    if not text:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
     container, _, mode = text.partition(":")
-    if not container:
-        raise InvalidArgument(f"malformed volumes-from specification: {text!r}")
-    _parse_mode(mode)
+    try:
+        _parse_mode(mode)
+    except System as error:
+        raise InvalidArgument(error.message) from error
     return container, mode or "rw"

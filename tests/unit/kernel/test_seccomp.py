@@ -301,7 +301,7 @@ def test_unconfined() -> None:
     "text", ["{", "[]", '{"defaultAction": 5}', '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": 1}']
 )
 def test_a_profile_that_is_none(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="Decoding seccomp profile failed"):
+    with pytest.raises(HafenError, match="Decoding seccomp profile failed"):
         choose(text, [])
 
 

@@ -84,7 +84,7 @@ def test_bind_of_dev_keeps_its_content() -> None:
         ({"linux": {"namespaces": [{"type": "mount"}]}}, "without a private UTS namespace"),
         ({"linux": {"sysctl": {"vm.swappiness": "1"}}}, "not in a separate kernel namespace"),
         ({"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}, "namespaces": [{"type": "mount"}, {"type": "uts"}]}},
-         "not allowed as network namespace is not private"),
+         "not allowed in host network namespace"),
         ({"linux": {"sysctl": {"net/../vm/swappiness": "1"}}}, "invalid sysctl name"),
         ({"linux": {"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}}, "uidMappings"),
         ({"linux": {"devices": [{"path": "/dev/x", "type": "q"}]}}, "unknown type 'q' of /dev/x"),

@@ -106,5 +106,5 @@ def test_image_volumes() -> None:
 def test_volumes_from() -> None:
     assert parse_volumes_from("c") == ("c", "rw")
     assert parse_volumes_from("c:ro") == ("c", "ro")
-    with pytest.raises(System, match="invalid mode: q"):
+    with pytest.raises(InvalidArgument, match="invalid mode: q"):
         parse_volumes_from("c:q")
