@@ -39,6 +39,7 @@ from hafen.engine.start import Starter
 from hafen.engine.stats import Stats
 from hafen.engine.stop import Stopper
 from hafen.engine.system import System
+from hafen.engine.update import Updater
 from hafen.engine.volumes import Volumes
 from hafen.errors import InvalidArgument
 from hafen.kernel import cgroup
@@ -210,7 +211,8 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         stop=Stopper(containers, starter, exits, events),
         remove=remover,
         listing=listing,
-        inspect=Inspector(containers, execs, networks, logs, snapshots, events, host, paths),
+        inspect=Inspector(containers, execs, networks, logs, snapshots, events, paths),
+        update=Updater(containers, events, host),
         stats=Stats(containers, hierarchy, host, paths),
         attach=Attacher(containers, events, logs),
         exec=execs,

@@ -21,7 +21,7 @@ from hafen.engine.records import Container, Containers, Exec
 from hafen.engine.scope import Scope
 from hafen.engine.services import ExecStartOptions, Session
 from hafen.engine.shimlink import AttachClient, ExecHandle, Shim
-from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed, System
 from hafen.spec import runtime_config, stdcopy
 from hafen.spec.lifecycle import State, not_running
 from hafen.spec.runtime_config import Box, Capabilities, Process, User
@@ -29,6 +29,7 @@ from hafen.spec.wire.exec import ExecConfig, ExecInspect, ProcessConfig
 
 _STDOUT = 1
 _KEPT = 512  # ended execs that a container remembers
+_RESIZE_PATIENCE = 10  # seconds, as Docker's
 _LOST = 137  # exit code of what ended with its container while no engine was there
 
 
@@ -118,6 +119,11 @@ class Execs:
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         one = self._find(exec_id)
+        try:  # clients that attach know that it is to start, and not when it has
+            async with asyncio.timeout(_RESIZE_PATIENCE):
+                await one.begun.wait()
+        except TimeoutError:
+            raise System("timeout waiting for exec session ready") from None
         if not one.running:
             raise NotFound(f"process does not exist {exec_id}: not found")
         await one.container.running_shim().resize(height, width, exec_id)
@@ -166,6 +172,7 @@ class Execs:
 
     def _watch(self, one: Exec, handle: ExecHandle) -> None:
         one.running, one.pid = True, handle.pid
+        one.begun.set()
         handle.exited.add_done_callback(lambda future: self._exited(one, future.result()))
 
     def _exited(self, one: Exec, code: int) -> None:
@@ -174,6 +181,7 @@ class Execs:
 
     def _ended(self, one: Exec, code: int) -> None:
         one.running, one.exit_code = False, code
+        one.begun.set()
         if one.probe:
             self._containers.execs.pop(one.id, None)
             one.container.execs.pop(one.id, None)
@@ -235,7 +243,8 @@ class ExecSession:
 
     @property
     def tty(self) -> bool:
-        return self._one.config.tty
+        """As the client takes its stream, which it says at the start; Docker asks nothing else."""
+        return self._options.tty
 
     async def run(self, sock: socket.socket, prefix: bytes = b"") -> None:
         config = self._one.config
@@ -244,7 +253,7 @@ class ExecSession:
             stdin=config.attach_stdin,
             stdout=config.attach_stdout or config.tty,
             stderr=config.attach_stderr,
-            multiplexed=not config.tty,
+            multiplexed=not self.tty,
             detach_keys=detach_keys(config.detach_keys),
             prefix=prefix,
         )

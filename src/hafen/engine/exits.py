@@ -87,15 +87,16 @@ class Exits:
             oom_killed=exit.oom_killed,
             finished_ns=finished,
             back_off=pause,
+            restart_count=status.restart_count + again,
             networks={name: guests.stopped(had) for name, had in status.networks.items()},
             ports={},
         )
-        self._release(container)
+        self.release(container)
         attributes = container.event_attributes(exitCode=str(exit.code), execDuration=str(int(ran_for)))
         self._events.publish("container", "die", container.id, attributes)
         if container.stopping:
             self._events.publish("container", "stop", container.id, container.event_attributes())
-        container.resolve(WaitResult(exit.code), *(("next-exit",) if again else ("next-exit", "not-running")))
+        container.resolve(WaitResult(exit.code), "next-exit", "not-running")  # both, whether it comes back or not
         for ended in container.exits:
             if not ended.done():
                 ended.set_result(None)
@@ -105,7 +106,7 @@ class Exits:
         elif container.record.host_config.auto_remove and not container.keep:
             self.auto_remove(container)
 
-    def _release(self, container: Container) -> None:
+    def release(self, container: Container) -> None:
         """What the container held outside of its own namespaces."""
         try:
             self._networks.release(container.id)
@@ -144,11 +145,13 @@ class Exits:
             if container.status.state is not State.RESTARTING or self._closing:
                 return
             try:
-                await self.restart(container, restart_count=container.status.restart_count + 1)
-            except HafenError as error:
-                log.warning("container %s cannot be restarted: %s", container.id, error)
-                self._containers.transit(container, Action.GIVE_UP, error=error.message)
-                container.resolve(WaitResult(container.status.exit_code, error.message), "not-running")
+                await self.restart(container)
+            except Exception as error:  # the boundary of the task: whatever it was, the container does not come back
+                log.warning("container %s cannot be restarted", container.id, exc_info=error)
+                self._containers.transit(container, Action.GIVE_UP)
+                container.resolve(
+                    WaitResult(container.status.exit_code, container.status.error), "next-exit", "not-running"
+                )
 
     def cancel_restart(self, container: Container) -> None:
         """Somebody decided otherwise."""

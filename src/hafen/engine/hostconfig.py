@@ -165,13 +165,13 @@ def _check_namespaces(wanted: HostConfig, config: ContainerConfig) -> None:
             raise InvalidArgument("conflicting options: port exposing and the container type network mode")
 
 
-def check_resources(wanted: Resources, host: HostFacts) -> None:
-    """Limits, at create and at update; moby `verifyPlatformContainerResources`."""
+def check_resources(wanted: Resources, host: HostFacts, update: bool = False) -> None:
+    """Limits, at create and at update, which may set swap alone; moby `verifyPlatformContainerResources`."""
     if 0 < wanted.memory < _SMALLEST_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if wanted.memory > 0 and 0 < wanted.memory_swap < wanted.memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if wanted.memory == 0 and wanted.memory_swap > 0:
+    if wanted.memory == 0 and wanted.memory_swap > 0 and not update:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
     if wanted.memory_swappiness is not None and not -1 <= wanted.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {wanted.memory_swappiness}, valid memory swappiness range is 0-100")

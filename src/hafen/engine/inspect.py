@@ -1,4 +1,4 @@
-"""Records as the API shows them; and rename, update, changes and top of one container."""
+"""Records as the API shows them; and rename, changes and top of one container."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hafen.engine import hostconfig, links, specgen
+from hafen.engine import links
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
-from hafen.engine.hostfacts import HostFacts
 from hafen.engine.logs import Logs
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, Status
-from hafen.engine.start import block_devices
 from hafen.engine.targets import without_targets
 from hafen.errors import Conflict, HafenError, InvalidArgument, System
-from hafen.spec import names, runtime_config, units
+from hafen.spec import names, units
 from hafen.spec.lifecycle import State
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire import container as wire
-from hafen.spec.wire.hostconfig import HostConfig, Resources
 from hafen.spec.wire.image import GraphDriver
 from hafen.spec.wire.network import EndpointSettings, NetworkSettings
 from hafen.storage.snapshot import Snapshotter
-
-_LIMITS = tuple(field.name for field in msgspec.structs.fields(Resources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,6 @@ class Inspector:
     logs: Logs
     snapshotter: Snapshotter
     events: Events
-    host: HostFacts
     paths: Paths
 
     async def inspect(self, ref: str, size: bool = False) -> wire.ContainerInspect:
@@ -114,34 +108,6 @@ class Inspector:
             self.networks.renamed(container.id, name)
         self.events.publish("container", "rename", container.id, container.event_attributes(oldName=f"/{old}"))
 
-    async def update(self, ref: str, request: wire.UpdateRequest) -> wire.UpdateResponse:
-        """New limits and restart policy; zero and None leave a limit as it is."""
-        container = self.containers.find(ref)
-        wanted = merge_limits(container.record.host_config, request)
-        try:
-            hostconfig.check_resources(wanted, self.host)
-            if request.restart_policy.name:
-                if wanted.auto_remove and request.restart_policy.name != "no":
-                    raise InvalidArgument(
-                        "Restart policy cannot be updated because AutoRemove is enabled for the container"
-                    )
-                hostconfig.check_restart_policy(request.restart_policy, False)
-                wanted = msgspec.structs.replace(wanted, restart_policy=request.restart_policy)
-        except InvalidArgument as error:
-            raise InvalidArgument(error.message) from error
-        async with container.lock:
-            if container.status.state in (State.REMOVING, State.DEAD):
-                raise Conflict(
-                    f'Cannot update container {container.id}: Container is marked for removal and cannot be "update".'
-                )
-            if container.alive:
-                found = specgen.Found("", "", device_numbers=block_devices(wanted))
-                limits = specgen.resources(wanted, found)._replace(devices=())
-                await container.running_shim().update(runtime_config.to_json(limits))
-            self.containers.replace(container, msgspec.structs.replace(container.record, host_config=wanted))
-        self.events.publish("container", "update", container.id, container.event_attributes())
-        return wire.UpdateResponse(warnings=None)
-
     async def top(self, ref: str, ps_args: str | None = None) -> wire.TopResponse:
         container = self.containers.find(ref)
         if container.status.state is State.RESTARTING:
@@ -159,22 +125,6 @@ class Inspector:
 def shown_driver(name: str) -> str:
     """Docker's name of a snapshotter, which clients compare."""
     return "overlay2" if name == "overlay" else name
-
-
-def merge_limits(old: HostConfig, new: Resources) -> HostConfig:
-    """The old configuration with every limit that the new one sets."""
-    default = Resources()
-    changed = {
-        name: getattr(new, name) for name in _LIMITS if getattr(new, name) not in (getattr(default, name), None, [])
-    }
-    if "nano_cpus" in changed:
-        changed.setdefault("cpu_period", 0)
-        changed.setdefault("cpu_quota", 0)
-    if "memory" in changed and "memory_swap" not in changed and 0 < old.memory_swap < new.memory:
-        raise InvalidArgument(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
-        )
-    return msgspec.structs.replace(old, **changed)
 
 
 async def _ps(arguments: list[str]) -> tuple[list[str], list[list[str]]]:

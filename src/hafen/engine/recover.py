@@ -185,8 +185,8 @@ class Recovery:
                 return
             try:
                 await self.starter.run(container)
-            except HafenError as error:
-                log.warning("container %s cannot be started: %s", container.id, error)
+            except Exception as error:  # the boundary of the task
+                log.warning("container %s cannot be started", container.id, exc_info=error)
                 if container.status.state is State.RESTARTING:
                     self.containers.transit(container, Action.GIVE_UP)
 

@@ -116,6 +116,8 @@ class InspectService(Protocol):
 
     async def rename(self, ref: str, name: str) -> None: ...
 
+
+class UpdateService(Protocol):
     async def update(self, ref: str, request: wire.UpdateRequest) -> wire.UpdateResponse: ...
 
 
@@ -218,6 +220,7 @@ class Services:
     remove: RemoveService
     listing: ListingService
     inspect: InspectService
+    update: UpdateService
     stats: StatsService
     attach: AttachService
     exec: ExecService

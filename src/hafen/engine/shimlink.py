@@ -205,9 +205,10 @@ class Shim:
         answer = await self._conversation.request("pids")
         return [int(pid) for pid in answer.fields["pids"]]
 
-    async def update(self, resources: Mapping[str, Any]) -> None:
-        """New limits: an OCI `linux.resources` object."""
-        await self._conversation.request("update", resources=dict(resources))
+    async def update(self, resources: Mapping[str, Any]) -> list[str]:
+        """New limits: an OCI `linux.resources` object. Returns warnings about those that the kernel lacks."""
+        answer = await self._conversation.request("update", resources=dict(resources))
+        return [str(warning) for warning in answer.fields["warnings"]]
 
     async def counters(self) -> dict[str, Any]:
         """`kernel.cgroup.Counters` as a JSON-shaped value."""

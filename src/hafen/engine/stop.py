@@ -42,9 +42,7 @@ class Stopper:
 
     async def _stop(self, container: Container, number: int, timeout: int | None) -> None:
         if container.status.state is State.RESTARTING:
-            self.exits.cancel_restart(container)
-            self.containers.transit(container, Action.GIVE_UP, stopped_by_user=True)
-            container.resolve(WaitResult(container.status.exit_code), "not-running")
+            self._give_up(container)
             self.events.publish("container", "stop", container.id, container.event_attributes())
             return
         if not container.alive:
@@ -69,16 +67,27 @@ class Stopper:
         finally:
             container.stopping = False
 
+    def _give_up(self, container: Container) -> None:
+        """It waits for its next start, which is called off."""
+        self.exits.cancel_restart(container)
+        self.containers.transit(container, Action.GIVE_UP, stopped_by_user=True)
+        container.resolve(WaitResult(container.status.exit_code), "next-exit", "not-running")
+
     async def kill(self, ref: str, signal: str | None = None) -> None:
         container = self.containers.find(ref)
         try:
             number = units.parse_signal(signal) if signal else int(signals.SIGKILL)
         except InvalidArgument as error:
             raise InvalidArgument(f"cannot kill container: {ref}: {error.message}") from error
+        if container.status.state is State.RESTARTING:
+            self._give_up(container)
+            return
         if not container.alive:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-        # SIGKILL and the stop signal mean "stay down": the restart policy does not bring it back.
-        if number in (signals.SIGKILL, self._stop_signal(container, None)):
+        # The restart policy does not bring it back: with a stop signal of its own that and SIGKILL mean "stay down",
+        # otherwise any signal does (moby `killWithSignal`).
+        own = container.record.config.stop_signal
+        if not own or number in (signals.SIGKILL, units.parse_signal(own)):
             self.containers.amend(container, stopped_by_user=True)
         ended = wait_for_exit(container)
         await self._send(container, number)

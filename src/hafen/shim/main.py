@@ -381,8 +381,8 @@ class Shim:
     def _update(self, request: Request) -> None:
         self._running()
         wanted = runtime_config.decode(runtime_config.Resources, request.fields["resources"], "linux.resources")
-        resources.impose(self._cgroup, wanted, self._hierarchy.version, update=True)
-        request.ok()
+        warnings = resources.impose(self._cgroup, wanted, self._hierarchy.version, update=True)
+        request.ok({"warnings": warnings})
 
     # --- what happens ------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
                         pause {} | resume {}                        -> {}
                         pids {}                                     -> {pids}
                         counters {}                                 -> {counters}
-                        update {resources}                          -> {}
+                        update {resources}                          -> {warnings}
     shim -> engine      hello {version, container_id, shim_pid, pid, started_at, start_time, paused, warnings,
                                execs,                               {id: pid} of those that run
                                exec_exits}                          {id: code} of those that ended last

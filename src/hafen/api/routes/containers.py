@@ -94,7 +94,7 @@ async def rename(request: Request, services: Services) -> Answer:
 
 async def update(request: Request, services: Services) -> Answer:
     config = oldrequests.update(await request.json(container.UpdateRequest), request.version)
-    return JsonReply(await services.inspect.update(request.params["id"], config))
+    return JsonReply(await services.update.update(request.params["id"], config))
 
 
 async def remove(request: Request, services: Services) -> Answer:
