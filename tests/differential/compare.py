@@ -28,20 +28,29 @@ def accepted() -> list[Accepted]:
 
 
 def differences(ours: Answer, theirs: Answer) -> Iterator[str]:
-    """One line for each: `json.0.Config.Image: "a" instead of "b"`."""
+    """One line for each: `json.0.Config.Image: value "a", Docker "b"`; besides `value` there are `type`, `more`, `missing`."""
     for name in ("status", "headers", "json", "tar", "text"):
-        yield from _differ(name, ours.get(name, _ABSENT), theirs.get(name, _ABSENT))
+        if name in ours or name in theirs:
+            yield from _members({name: ours[name]} if name in ours else {}, {name: theirs[name]} if name in theirs else {})
 
 
-_ABSENT: Json = "<absent>"
+def _members(ours: dict[str, Json], theirs: dict[str, Json], path: str = "") -> Iterator[str]:
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            yield f"{path}{name}: more {ours[name]!r}"
+        elif name not in ours:
+            yield f"{path}{name}: missing, Docker {theirs[name]!r}"
+        else:
+            yield from _values(f"{path}{name}", ours[name], theirs[name])
 
 
-def _differ(path: str, ours: Json, theirs: Json) -> Iterator[str]:
+def _values(path: str, ours: Json, theirs: Json) -> Iterator[str]:
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in sorted(ours.keys() | theirs.keys()):
-            yield from _differ(f"{path}.{name}", ours.get(name, _ABSENT), theirs.get(name, _ABSENT))
+        yield from _members(ours, theirs, f"{path}.")
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            yield from _differ(f"{path}.{index}", one, other)
-    elif ours != theirs or type(ours) is not type(theirs):
-        yield f"{path}: {ours!r} instead of {theirs!r}"
+            yield from _values(f"{path}.{index}", one, other)
+    elif type(ours) is not type(theirs):
+        yield f"{path}: type {ours!r}, Docker {theirs!r}"
+    elif ours != theirs:
+        yield f"{path}: value {ours!r}, Docker {theirs!r}"

@@ -7,7 +7,7 @@ A scenario is text, one request after the other, empty lines and `#` comments be
         | Content-Type: application/json                     `| name: value` a header (JSON is the default with a body),
     POST /containers/$a/start                                `> a=Id` keeps a field of the answer for later requests
 
-`$begin` is the second before the scenario began, `$now` the time at which the request is sent.
+A container made without a name is removed at once. `$begin` is the second before the scenario began, `$now` the time at which the request is sent.
 """
 
 import base64
@@ -90,6 +90,8 @@ def play(requests: list[Request], path: str) -> Iterator[Answer]:
         status, headers, body = ask(path, encode(request, values))
         if request.keep and body.startswith(b"{"):
             values[request.keep[0]] = str(json.loads(body).get(request.keep[1], ""))
+        if status == 201 and request.target == "/containers/create" and not request.keep:
+            ask(path, encode(Request("DELETE", DEFAULT_VERSION, f"/containers/{json.loads(body)['Id']}?v=1"), {}))
         yield {"request": request.title, **answer(status, headers, body)}
 
 
@@ -195,8 +197,10 @@ _KINDS = (
     (re.compile(r"\b[0-9a-f]{12}\b"), "<short id>"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"), "<time>"),
     (re.compile(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b"), "<mac>"),
+    (re.compile(r"^/\S*?(?=/(containers/<id>|volumes)/)"), "<root>"),
     (re.compile(r"\b(?!0\.0\.0\.0)\d+\.\d+\.\d+\.\d+\b(/\d+)?"), "<address>"),
 )
+_VARYING = ("Pid", "pid", "rx_bytes", "rx_packets", "usage_in_kernelmode", "usage_in_usermode")
 _NEVER = re.compile(r"^0001-01-01T00:00:00Z$")
 
 
@@ -211,7 +215,7 @@ def _text(value: str) -> str:
 def normal(value: Json) -> Json:
     """The value with ids, times, addresses and large numbers (sizes, times, inodes) replaced by their kind."""
     if isinstance(value, dict):
-        return {_text(name): normal(inner) for name, inner in value.items()}
+        return {_text(name): "<number>" if name in _VARYING else normal(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [normal(item) for item in value]
     if isinstance(value, str):
