@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -138,7 +138,8 @@ class Container:
 
 @dataclass(slots=True, eq=False)
 class Exec:
-    """A further process of a container. `exit_code` is None until it has ended."""
+    """A further process of a container. `exit_code` is None until it has ended; `begun` is set once it runs, or never
+    will."""
 
     id: str
     container: Container
@@ -148,6 +149,7 @@ class Exec:
     pid: int = 0
     exit_code: int | None = None
     probe: bool = False  # of a health check: no row, and forgotten at its end
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Waiter:
