@@ -23,6 +23,8 @@ from hafen.spec.wire.hostconfig import HostConfig, LogConfig, Resources, Restart
 _MEGABYTE = 1024 * 1024
 _SMALLEST_MEMORY = 6 * _MEGABYTE
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
+OWN_LOG_DRIVER = "local"
+_DOCKERS_LOG_DRIVER = "json-file"
 _BOUNDS = frozenset(("max-size", "max-file", "compress", "mode", "max-buffer-size"))
 _LOG_OPTIONS = {
     "json-file": _BOUNDS | {"labels", "labels-regex", "env", "env-regex", "tag"},
@@ -97,8 +99,7 @@ def check_host_config(wanted: HostConfig, config: ContainerConfig, host: HostFac
         specgen.parse_device_rule(rule)
     for option in wanted.security_opt or ():
         _check_security_option(option)
-    if wanted.log_config.type:
-        check_log_config(wanted.log_config)
+    check_log_config(shown_log_config(wanted.log_config))
     for option in wanted.storage_opt:
         if option != "size":
             raise System(f"Unknown option {option}")
@@ -290,7 +291,7 @@ def complete(wanted: HostConfig, host: HostFacts, default_log: LogConfig) -> Hos
             name=wanted.restart_policy.name or "no",
             maximum_retry_count=wanted.restart_policy.maximum_retry_count,
         ),
-        log_config=wanted.log_config if wanted.log_config.type else default_log,
+        log_config=wanted.log_config if wanted.log_config.type else _log_config(wanted.log_config, default_log),
         runtime=wanted.runtime or "hafen",
         masked_paths=_paths(wanted.masked_paths, specgen.MASKED_PATHS, default_paths),
         readonly_paths=_paths(wanted.readonly_paths, specgen.READONLY_PATHS, default_paths),
@@ -299,6 +300,21 @@ def complete(wanted: HostConfig, host: HostFacts, default_log: LogConfig) -> Hos
         dns_options=wanted.dns_options or [],
         dns_search=wanted.dns_search or [],
     )
+
+
+def _log_config(wanted: LogConfig, default: LogConfig) -> LogConfig:
+    """Of a container that chose no driver. The record names none where it is the engine's own default, `local`, which
+    has to know the options that were given to what the client takes for Docker's default."""
+    options = {**(default.config or {}), **(wanted.config or {})}
+    if default.type != OWN_LOG_DRIVER:
+        return LogConfig(type=default.type, config=options)
+    return LogConfig(type="" if options.keys() <= _LOG_OPTIONS[OWN_LOG_DRIVER] else _DOCKERS_LOG_DRIVER, config=options)
+
+
+def shown_log_config(recorded: LogConfig) -> LogConfig:
+    """What clients see. A container that chose no driver says what it says at Docker: clients read output only from
+    drivers that they know to keep it (docker-py's `run` returns None for `local`)."""
+    return LogConfig(type=recorded.type or _DOCKERS_LOG_DRIVER, config=recorded.config or {})
 
 
 def _paths(given: list[str] | None, default: Collection[str], wanted: bool) -> list[str] | None:

@@ -65,7 +65,11 @@ class Inspector:
             driver=shown_driver(record.snapshotter),
             platform=record.platform,
             exec_ids=self.execs.ids(container),
-            host_config=msgspec.structs.replace(record.host_config, links=links.shown(self.containers, record)),
+            host_config=msgspec.structs.replace(
+                record.host_config,
+                links=links.shown(self.containers, record),
+                log_config=hostconfig.shown_log_config(record.host_config.log_config),
+            ),
             graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
             mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
             config=record.config,

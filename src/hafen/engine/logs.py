@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from hafen.engine.hostconfig import OWN_LOG_DRIVER
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
 from hafen.engine.shimlink import Exit
@@ -83,7 +84,7 @@ class Logs:
         return self._driver(container).path(self._file(container))
 
     def _driver(self, container: Container) -> LogDriver:
-        return choose(container.record.host_config.log_config.type or "local", self.drivers)
+        return choose(container.record.host_config.log_config.type or OWN_LOG_DRIVER, self.drivers)
 
     def _file(self, container: Container) -> LogFile:
         return LogFile(self.paths.logs(container.id), container.id)
@@ -213,15 +214,14 @@ def _position(reader: LogReader, selection: Selection) -> None:
 
 
 def _multiplexed(pieces: list[tuple[int, bytes]]) -> bytes:
-    """Frames, neighbours of one stream in one."""
+    """A frame for each line, as clients expect who take frames for lines (docker-py's `logs(stream=True)`)."""
     parts: list[bytes] = []
-    run: list[bytes] = []
-    for index, (stream, data) in enumerate(pieces):
-        run.append(data)
-        if index + 1 == len(pieces) or pieces[index + 1][0] != stream:
-            payload = b"".join(run)
-            parts += (stdcopy.header(stream, len(payload)), payload)
-            run = []
+    for stream, data in pieces:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            parts += (stdcopy.header(stream, len(line) + 1), line, b"\n")
+        if rest:
+            parts += (stdcopy.header(stream, len(rest)), rest)
     return b"".join(parts)
 
 
