@@ -119,11 +119,12 @@ class Execs:
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         one = self._find(exec_id)
-        try:  # clients that attach know that it is to start, and not when it has
-            async with asyncio.timeout(_RESIZE_PATIENCE):
-                await one.begun.wait()
-        except TimeoutError:
-            raise System("timeout waiting for exec session ready") from None
+        if one.exit_code is None:  # clients that attach know that it is to start, and not when it has
+            try:
+                async with asyncio.timeout(_RESIZE_PATIENCE):
+                    await one.begun.wait()
+            except TimeoutError:
+                raise System("timeout waiting for exec session ready") from None
         if not one.running:
             raise NotFound(f"process does not exist {exec_id}: not found")
         await one.container.running_shim().resize(height, width, exec_id)
