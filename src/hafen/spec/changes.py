@@ -158,25 +158,45 @@ def _onbuild(config: ImageConfig, rest: str) -> ImageConfig:
 
 
 def _healthcheck(config: ImageConfig, rest: str) -> ImageConfig:
-    health = HealthConfig()
+    given: dict[str, int] = {}
     while rest.startswith("--"):
         flag, _, rest = rest.partition(" ")
-        name, _, value = flag[2:].partition("=")
-        rest = rest.lstrip()
-        if name in ("interval", "timeout", "start-period", "start-interval"):
-            health = replace(health, **{name.replace("-", "_"): int(units.parse_duration(value) * 1e9)})
-        elif name == "retries" and value.isdigit():
-            health = replace(health, retries=int(value))
-        else:
-            raise InvalidArgument(f"Unknown flag: {name}")
+        name, value = _health_flag(flag[2:])
+        if name in given:
+            raise InvalidArgument(f"duplicate flag specified: {name.replace('_', '-')}")
+        given[name], rest = value, rest.lstrip()
     kind, _, command = rest.partition(" ")
-    if kind.upper() == "NONE":
+    kind, command = kind.upper(), command.strip()
+    if kind == "NONE":
+        if command:
+            raise InvalidArgument("HEALTHCHECK NONE takes no arguments")
         return replace(config, healthcheck=HealthConfig(test=["NONE"]))
-    if kind.upper() != "CMD" or not command.strip():
-        raise InvalidArgument(f"Unknown type {kind.upper()!r} in HEALTHCHECK (try CMD)")
-    words = _json_list(command.strip())
-    test = ["CMD", *words] if words is not None else ["CMD-SHELL", command.strip()]
-    return replace(config, healthcheck=replace(health, test=test))
+    if kind != "CMD":
+        raise InvalidArgument(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
+    if not command:
+        raise InvalidArgument("Missing command after HEALTHCHECK CMD")
+    words = _json_list(command)
+    test = ["CMD", *words] if words is not None else ["CMD-SHELL", command]
+    return replace(config, healthcheck=HealthConfig(test=test, **given))
+
+
+def _health_flag(text: str) -> tuple[str, int]:
+    """(field of HealthConfig, its value) of `interval=5s` and the like."""
+    name, equals, value = text.partition("=")
+    if name not in ("interval", "timeout", "start-period", "start-interval", "retries"):
+        raise InvalidArgument(f"unknown flag: {name}")
+    if not equals:
+        raise InvalidArgument(f"missing a value on flag: {name}")
+    if name == "retries":
+        if not value.removeprefix("-").isdecimal():
+            raise InvalidArgument(f'strconv.ParseInt: parsing "{value}": invalid syntax')
+        if int(value) < 0:
+            raise InvalidArgument(f"--retries cannot be negative ({value})")
+        return name, int(value)
+    nanoseconds = round(units.parse_duration(value) * 1e9)
+    if nanoseconds and nanoseconds < 1_000_000:
+        raise InvalidArgument(f'Interval "{name}" cannot be less than 1ms')
+    return name.replace("-", "_"), nanoseconds
 
 
 _HANDLERS: dict[str, Callable[[ImageConfig, str], ImageConfig]] = {

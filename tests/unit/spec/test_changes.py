@@ -57,6 +57,13 @@ def test_instructions_build_on_what_is_there_and_on_each_other() -> None:
         ("USER a b", "USER requires exactly one argument"),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("HEALTHCHECK --interval=soon CMD x", 'time: invalid duration "soon"'),
+        ("HEALTHCHECK --interval=0.5ms CMD x", 'Interval "interval" cannot be less than 1ms'),
+        ("HEALTHCHECK --timeout=1s --timeout=2s CMD x", "duplicate flag specified: timeout"),
+        ("HEALTHCHECK --timeout CMD x", "missing a value on flag: timeout"),
+        ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
+        ("HEALTHCHECK --often=1 CMD x", "unknown flag: often"),
+        ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
+        ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
     ],
 )
 def test_what_is_no_change_is_refused(line: str, message: str) -> None:

@@ -83,3 +83,21 @@ def test_signals(text: str, number: int) -> None:
 def test_bad_signals(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid signal"):
         units.parse_signal(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (2e-9, "2ns"),
+        (1.5e-6, "1.5µs"),
+        (0.5, "500ms"),
+        (0.0005, "500µs"),
+        (1.05, "1.05s"),
+        (30, "30s"),
+        (90, "1m30s"),
+        (7200.25, "2h0m0.25s"),
+    ],
+)
+def test_durations_as_go_prints_them(seconds: float, text: str) -> None:
+    assert units.format_duration(seconds) == text
