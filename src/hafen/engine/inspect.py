@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hafen.engine import links
+from hafen.engine import hostconfig, links
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.logs import Logs
