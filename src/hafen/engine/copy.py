@@ -19,10 +19,12 @@ from hafen.engine.events import Events
 from hafen.engine.feed import consume, produce
 from hafen.engine.mounting import Mounting
 from hafen.engine.records import Container, Containers
-from hafen.errors import Forbidden, InvalidArgument, NotFound, NotImplemented, System
+from hafen.errors import InvalidArgument, NotFound, System
 from hafen.kernel import fs
+from hafen.runtime import identity
 from hafen.spec import units
 from hafen.spec.lifecycle import State
+from hafen.spec.runtime_config import User
 from hafen.spec.wire.container import PathStat
 from hafen.storage import archive, compression, pack
 from hafen.storage.archive import Reader, Source
@@ -40,16 +42,18 @@ _GO_KINDS = {
     stat.S_IFIFO: 1 << 25,
     stat.S_IFSOCK: 1 << 24,
 }
+_MOST_LINKS = 255  # as Go's filepath.EvalSymlinks
 _GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory that stands for a part of the container's tree: `path` is relative to the descriptor `root`."""
+    """A directory that stands for a part of the container's tree: `path` is relative to the descriptor `root`;
+    `refusal` says why nothing may be written there, empty where it may."""
 
     root: int
     path: str
-    readonly: bool
+    refusal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +66,75 @@ class View:
     readonly: bool
 
     @contextmanager
-    def place(self, path: str, *, write: bool = False) -> Iterator[Place]:
-        """Where an absolute path of the container is; in a thread."""
+    def place(self, path: str, *, write: bool = False, follow: bool = False) -> Iterator[Place]:
+        """Where an absolute path of the container is; in a thread. `follow`: its last component may be a link."""
         with ExitStack() as undo:
             if self.pid:
                 root = os.open(f"/proc/{self.pid}/root", _OPEN_DIRECTORY)
                 undo.callback(os.close, root)
-                yield Place(root, path, self.readonly and not self._mounted(path))
+                yield Place(root, path, self._refusal(self._mounted(path)))
                 return
+            tree = self.tree.open_root(readonly=not write)
+            undo.callback(os.close, tree)
+            path = self._resolved(tree, path, follow=follow or write)
             mounted = self._mounted(path)
-            if mounted is not None:
-                destination, source, readonly = mounted
-                flags = _OPEN_DIRECTORY if os.path.isdir(source) else os.O_RDONLY | os.O_CLOEXEC
-                root = os.open(source, flags)
-                undo.callback(os.close, root)
-                yield Place(root, path[len(destination) :] or "/", readonly)
+            if mounted is None:
+                yield Place(tree, path, self._refusal(None))
                 return
-            root = self.tree.open_root(readonly=not write)
+            destination, source, _ = mounted
+            source, path = os.path.realpath(source), path[len(destination) :] or "/"
+            if not os.path.isdir(source):  # a file: it is reached as a member of its directory
+                source, base = os.path.split(source)
+                path = "/" + base + path.rstrip("/")
+            root = os.open(source, _OPEN_DIRECTORY)
             undo.callback(os.close, root)
-            yield Place(root, path, self.readonly)
+            yield Place(root, path, self._refusal(mounted))
+
+    def _refusal(self, mounted: tuple[str, str, bool] | None) -> str:
+        if mounted is not None:
+            return "mounted volume is marked read-only" if mounted[2] else ""
+        return "container rootfs is marked read-only" if self.readonly else ""
+
+    def _resolved(self, tree: int, path: str, *, follow: bool) -> str:
+        """The path without symbolic links, for a container that does not run: what they lead to may be a mount, which
+        the kernel does not know of. `follow`: the last component's too. What does not exist stays as it is."""
+        left, done, links = [part for part in path.split("/") if part][::-1], "", 0
+        while left:
+            part = left.pop()
+            if part == "..":
+                done = posixpath.dirname(done).rstrip("/")
+                continue
+            candidate = f"{done}/{part}"
+            target = self._link(tree, candidate) if left or follow else ""
+            if not target:
+                done = candidate
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise System("EvalSymlinks: too many links")
+            if target.startswith("/"):
+                done = ""
+            left += [part for part in target.split("/") if part not in ("", ".")][::-1]
+        return done or "/"
+
+    def _link(self, tree: int, path: str) -> str:
+        """What the symbolic link at this path says; empty where there is none."""
+        mounted = self._mounted(path)
+        root = tree if mounted is None else os.open(mounted[1], os.O_PATH | os.O_CLOEXEC)
+        try:
+            inside = path if mounted is None else path[len(mounted[0]) :]
+            if not inside:
+                return ""  # a mount's own root
+            found = fs.open_in_root(root, inside, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return os.readlink("", dir_fd=found) if stat.S_ISLNK(os.fstat(found).st_mode) else ""
+            finally:
+                os.close(found)
+        except OSError:
+            return ""
+        finally:
+            if root != tree:
+                os.close(root)
 
     def _mounted(self, path: str) -> tuple[str, str, bool] | None:
         for mounted in self.mounts:
@@ -101,7 +155,7 @@ class Copier:
     async def stat(self, ref: str, path: str) -> PathStat:
         container = self.containers.find(ref)
         view = self._view(container)
-        with _explained(path, ref), view.place(_absolute(path)) as place:
+        with _explained(path, ref), view.place(_absolute(path), follow=_must_be_directory(path)) as place:
             return _stat(place, path)
 
     async def get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
@@ -120,15 +174,16 @@ class Copier:
         copy_uid_gid: bool = False,
     ) -> None:
         container = self.containers.find(ref)
-        if copy_uid_gid and container.record.config.user not in ("", "0", "root", "0:0", "root:root"):
-            raise NotImplemented("copyUIDGID into containers with a user of their own is not implemented yet")
         view = self._view(container)
+        user = container.record.config.user if copy_uid_gid else ""
 
         def work(chunks: Iterator[bytes]) -> None:
-            with _explained(path, ref), view.place(_absolute(path), write=True) as place:
-                if place.readonly:
-                    raise Forbidden("container rootfs is marked read-only")
-                _unpack(place, path, chunks, no_overwrite_dir_non_dir)
+            with _explained(path, ref):
+                owner = _owner(view, user) if user else None
+                with view.place(_absolute(path), write=True) as place:
+                    if place.refusal:
+                        raise System(place.refusal)
+                    _unpack(place, _Rules(_absolute(path), no_overwrite_dir_non_dir, owner), chunks)
 
         await consume(archive, work)
         self.events.publish("container", "extract-to-dir", container.id, container.event_attributes())
@@ -167,11 +222,11 @@ def _explained(path: str, ref: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if error.errno == errno.ENOENT:
             raise NotFound(f"Could not find the file {path} in container {ref}") from error
         if error.errno == errno.EROFS:
-            raise Forbidden("container rootfs is marked read-only") from error
-        raise System(f"{path} in container {ref}: {os.strerror(error.errno or 0)}") from error
+            raise System("container rootfs is marked read-only") from error
+        raise System(f"lstat {path}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def _absolute(path: str) -> str:
@@ -187,8 +242,6 @@ def _must_be_directory(path: str) -> bool:
 def _open(place: Place, path: str, *, follow: bool) -> int:
     """The object at a place's path (O_PATH); its last component is followed only where asked."""
     flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    if place.path == "/" and not stat.S_ISDIR(os.fstat(place.root).st_mode):
-        return os.dup(place.root)  # a file that is mounted
     if _must_be_directory(path):
         flags |= os.O_DIRECTORY
     return fs.open_in_root(place.root, place.path, flags)
@@ -222,7 +275,7 @@ def _name(path: str) -> str:
 
 def _packed(view: View, path: str) -> Iterator[bytes]:
     """A tar of one path: a file under its name, a directory with all below it."""
-    with view.place(_absolute(path)) as place:
+    with view.place(_absolute(path), follow=_must_be_directory(path)) as place:
         descriptor = _open(place, path, follow=_must_be_directory(path))
         try:
             directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
@@ -250,9 +303,6 @@ def _packed_directory(place: Place, name: str) -> Iterator[bytes]:
 
 def _packed_file(place: Place, name: str) -> Iterator[bytes]:
     parent, base = posixpath.split(place.path)
-    if not stat.S_ISDIR(os.fstat(place.root).st_mode):
-        # A mounted file: its directory on the host is not ours to list, its own name is reached through /proc.
-        raise NotImplemented("copying a single file that is mounted into a stopped container is not implemented yet")
     root = fs.open_in_root(place.root, parent, _OPEN_DIRECTORY)
     try:
         yield from pack.Packer(root).member(base, name)
@@ -260,42 +310,69 @@ def _packed_file(place: Place, name: str) -> Iterator[bytes]:
         os.close(root)
 
 
-class _Guarded(Reader):
-    """Refuses members that would put a directory in place of something else, or the other way round."""
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """How an archive goes in: `path` is where, as the container sees it; `guarded`: a directory and something else do
+    not replace each other; `owner` (uid, gid) of all of it, None for the archive's own."""
 
-    root: int
+    path: str
+    guarded: bool
+    owner: tuple[int, int] | None
+
+
+class _Incoming(Reader):
+    """An archive's members as the rules make them."""
+
+    def __init__(self, source: Source, root: int, rules: _Rules) -> None:
+        super().__init__(source, require_end=False)
+        self._root = root
+        self._rules = rules
 
     def __iter__(self) -> Iterator[Entry]:
         for item in super().__iter__():
-            self._check(item)
+            item = item._replace(name=item.name.lstrip("/"))
+            if self._rules.guarded:
+                self._check(item)
+            if self._rules.owner is not None:
+                item = item._replace(uid=self._rules.owner[0], gid=self._rules.owner[1])
             yield item
 
     def _check(self, item: Entry) -> None:
         try:
-            present = fs.open_in_root(self.root, item.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            present = fs.open_in_root(self._root, item.name.rstrip("/"), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return
         try:
             directory = stat.S_ISDIR(os.fstat(present).st_mode)
         finally:
             os.close(present)
+        where = self._rules.path
+        name = posixpath.join(where, posixpath.normpath(item.name))
         if directory and item.type != DIRECTORY:
-            raise InvalidArgument(f'cannot overwrite directory "{item.name}" with non-directory "{item.name}"')
+            raise System(f'cannot overwrite directory "{name}" with non-directory "{where}"')
         if not directory and item.type == DIRECTORY:
-            raise InvalidArgument(f'cannot overwrite non-directory "{item.name}" with directory "{item.name}"')
+            raise System(f'cannot overwrite non-directory "{name}" with directory "{where}"')
 
 
-def _unpack(place: Place, path: str, chunks: Iterator[bytes], guarded: bool) -> None:
+def _owner(view: View, user: str) -> tuple[int, int]:
+    """(uid, gid) of a container's user, by the container's own files."""
+    with view.place("/") as place:
+        found = identity.resolve(place.root, User(name=user))
+    return found.uid, found.gid
+
+
+def _unpack(place: Place, rules: _Rules, chunks: Iterator[bytes]) -> None:
     try:
         root = fs.open_in_root(place.root, place.path, _OPEN_DIRECTORY)
     except NotADirectoryError as error:
-        raise InvalidArgument("extraction point is not a directory") from error
+        raise System("extraction point is not a directory") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise System("EvalSymlinks: too many links") from error
+        raise
     try:
-        source = Source(compression.decompressed(chunks))
-        reader = _Guarded(source, require_end=False) if guarded else Reader(source, require_end=False)
-        if isinstance(reader, _Guarded):
-            reader.root = root
+        incoming = _Incoming(Source(compression.decompressed(chunks)), root, rules)
         with Extractor(f"/proc/self/fd/{root}", Policy()) as extractor:
-            extractor.run(reader)
+            extractor.run(incoming)
     finally:
         os.close(root)

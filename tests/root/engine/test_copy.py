@@ -1,5 +1,7 @@
 """cp, diff and export: running and stopped, and never outside of the root."""
 
+import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -82,3 +84,61 @@ def test_read_only_root(engine: EngineProcess, name: str, tmp_path: Path) -> Non
     refused = engine.docker("cp", f"{tmp_path}/f", f"{name}:/root/f", check=False)
     assert "container rootfs is marked read-only" in refused.stderr
     engine.docker("cp", f"{tmp_path}/f", f"{name}:/volume/f")
+
+
+def test_archive_mode_gives_files_to_the_containers_user(engine: EngineProcess, name: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    engine.docker("create", "--name", name, "--user", "daemon:65534", "busybox", "true")
+    engine.docker("cp", "-a", f"{tmp_path}/f", f"{name}:/home/a")
+    engine.docker("cp", f"{tmp_path}/f", f"{name}:/home/b")
+    with tarfile.open(fileobj=io.BytesIO(engine_tar(engine, name, "/home"))) as archive:
+        owners = {member.name: (member.uid, member.gid) for member in archive}
+    assert owners == {"home": (0, 0), "home/a": (1, 65534), "home/b": (0, 0)}
+
+
+def engine_tar(engine: EngineProcess, name: str, path: str) -> bytes:
+    """What the engine sends of a path, with the owners it has inside."""
+    command = ["docker", "cp", f"{name}:{path}", "-"]
+    return subprocess.run(command, env=engine.environment, capture_output=True, check=True).stdout
+
+
+def test_directories_and_files_do_not_replace_each_other(engine: EngineProcess, container: str, tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+    (tmp_path / "a/x").mkdir()
+    (tmp_path / "b/x").write_text("file")
+    for first, second, text in (
+        ("a", "b", 'cannot overwrite directory "/root/a/x" with non-directory "/root/a"'),
+        ("b", "a", 'cannot overwrite non-directory "/root/b/x" with directory "/root/b"'),
+    ):
+        engine.docker("cp", f"{tmp_path}/{first}", f"{container}:/root/{first}")
+        refused = engine.docker("cp", f"{tmp_path}/{second}/.", f"{container}:/root/{first}", check=False)
+        assert text in refused.stderr
+
+
+def test_what_is_read_only(engine: EngineProcess, name: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    options = ("--read-only", "-v", "/volume", "-v", f"{tmp_path}:/bound:ro")
+    engine.docker("create", "--name", name, "--net", "none", *options, "busybox", "sleep", "1000")
+    for _ in range(2):  # stopped, then running
+        for place, text in (
+            ("/root", "container rootfs is marked read-only"),
+            ("/bound", "mounted volume is marked read-only"),
+        ):
+            assert text in engine.docker("cp", f"{tmp_path}/f", f"{name}:{place}/g", check=False).stderr
+        engine.docker("cp", f"{tmp_path}/f", f"{name}:/volume/g")
+        engine.docker("start", name)
+
+
+def test_links_lead_into_volumes_and_bound_files(engine: EngineProcess, name: str, tmp_path: Path) -> None:
+    (tmp_path / "bound").write_text("of the host\n")
+    options = ("-v", "/volume", "-v", f"{tmp_path}/bound:/root/bound")
+    script = "ln -s ../volume /home/link; ln -s /loop /loop; echo v >/volume/v"
+    engine.docker("run", "--name", name, "--net", "none", *options, "busybox", "sh", "-c", script)
+    (tmp_path / "new").write_text("new\n")
+    engine.docker("cp", f"{tmp_path}/new", f"{name}:/home/link/new")
+    for inside, text in (("/volume/new", "new\n"), ("/home/link/v", "v\n"), ("/root/bound", "of the host\n")):
+        engine.docker("cp", f"{name}:{inside}", f"{tmp_path}/out")
+        assert (tmp_path / "out").read_text() == text
+    looping = engine.docker("cp", f"{tmp_path}/new", f"{name}:/loop/x", check=False)
+    assert "too many" in looping.stderr

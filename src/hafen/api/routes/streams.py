@@ -91,7 +91,7 @@ async def export(request: Request, services: Services) -> Answer:
 def _path(request: Request) -> str:
     path = request.query.text("path")
     if not path:
-        raise InvalidArgument("bad parameter: path cannot be empty")
+        raise InvalidArgument("bad parameter: pathcannot be empty")  # Docker's own spelling
     return path
 
 
