@@ -95,6 +95,8 @@ def check_host_config(wanted: HostConfig, config: ContainerConfig, host: HostFac
         _check_capabilities(field, names or (), host)
     if wanted.runtime and wanted.runtime not in runtimes:
         raise InvalidArgument(f"unknown or invalid runtime name: {wanted.runtime}")
+    if "" in wanted.annotations:
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
     for rule in wanted.device_cgroup_rules or ():
         specgen.parse_device_rule(rule)
     for option in wanted.security_opt or ():
@@ -139,12 +141,10 @@ def _check_namespaces(wanted: HostConfig, config: ContainerConfig) -> None:
 
     if not valid(wanted.ipc_mode, "private", "shareable", "none", "host", "container:"):
         raise InvalidArgument(f"invalid IPC mode: {wanted.ipc_mode}")
-    if not valid(wanted.pid_mode, "host", "container:"):
+    if not valid(wanted.pid_mode, "host", "container:") or wanted.pid_mode == "container:":
         raise InvalidArgument(f"invalid PID mode: {wanted.pid_mode}")
     if not valid(wanted.uts_mode, "host"):
         raise InvalidArgument(f"invalid UTS mode: {wanted.uts_mode}")
-    if not valid(wanted.userns_mode, "host"):
-        raise InvalidArgument(f"invalid USER mode: {wanted.userns_mode}")
     if not valid(wanted.cgroupns_mode, "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {wanted.cgroupns_mode}")
     if wanted.network_mode == "container:":
@@ -168,7 +168,7 @@ def _check_namespaces(wanted: HostConfig, config: ContainerConfig) -> None:
 
 def check_resources(wanted: Resources, host: HostFacts, update: bool = False) -> None:
     """Limits, at create and at update, which may set swap alone; moby `verifyPlatformContainerResources`."""
-    if 0 < wanted.memory < _SMALLEST_MEMORY:
+    if wanted.memory and wanted.memory < _SMALLEST_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if wanted.memory > 0 and 0 < wanted.memory_swap < wanted.memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
@@ -181,6 +181,9 @@ def check_resources(wanted: Resources, host: HostFacts, update: bool = False) ->
     if wanted.memory and wanted.memory_reservation > wanted.memory:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     _check_cpu(wanted, host)
+    for value, what in ((wanted.io_maximum_iops, "IOPs"), (wanted.io_maximum_bandwidth, "bandwidth")):
+        if value:
+            raise System(f"Invalid QoS settings: linux does not support configuration of maximum {what}")
     if wanted.blkio_weight and not 10 <= wanted.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     for limit in wanted.ulimits or ():
@@ -206,6 +209,8 @@ def _check_cpu(wanted: Resources, host: HostFacts) -> None:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < wanted.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if wanted.cpu_realtime_runtime and 0 < wanted.cpu_realtime_period < wanted.cpu_realtime_runtime:
+        raise System("cpu real-time runtime cannot be higher than cpu real-time period")
     for text, available, what, shown in (
         (wanted.cpuset_cpus, host.cpus, "cpuset cpus", "CPUs"),
         (wanted.cpuset_mems, host.memory_nodes, "cpuset mems", "memory nodes"),
@@ -237,7 +242,7 @@ def _check_security_option(option: str) -> None:
         key, equals, value = option.partition(":")
     if not equals:
         raise System(f'invalid --security-opt 1: "{option}"')
-    if key not in ("label", "apparmor", "seccomp", "no-new-privileges", "systempaths"):
+    if key not in ("label", "apparmor", "seccomp", "no-new-privileges"):
         raise System(f'invalid --security-opt 2: "{option}"')
     if key == "no-new-privileges" and value not in ("true", "false"):
         raise System(f'invalid --security-opt 2: "{option}"')
@@ -264,20 +269,11 @@ def refuse_missing(config: ContainerConfig, wanted: HostConfig) -> None:
 def _missing(config: ContainerConfig, wanted: HostConfig) -> Iterator[str]:
     if wanted.device_requests:
         yield "requests for GPUs and other CDI devices (DeviceRequests) are"
-    if wanted.cpu_realtime_period or wanted.cpu_realtime_runtime:
-        yield "realtime CPU limits (CpuRealtimePeriod, CpuRealtimeRuntime) are"
-    if wanted.kernel_memory or wanted.kernel_memory_tcp:
-        yield "kernel memory limits (KernelMemory), which no kernel honours any more, are"
-    if wanted.cpu_count or wanted.cpu_percent or wanted.io_maximum_iops or wanted.io_maximum_bandwidth:
-        yield "limits of Windows (CpuCount, CpuPercent, IOMaximum...) are"
-    if wanted.cgroup:
-        yield "a cgroup of another container (Cgroup) is"
 
 
 def complete(wanted: HostConfig, host: HostFacts, default_log: LogConfig) -> HostConfig:
     """The host configuration with Docker's defaults filled in, as `inspect` shows it."""
-    unconfined = specgen.security_option(wanted, "systempaths") == "unconfined"
-    default_paths = not wanted.privileged and not unconfined
+    default_paths = not wanted.privileged
     cgroupns = "private" if specgen.private_cgroup_namespace(wanted, host.cgroup_version) else "host"
     return msgspec.structs.replace(
         wanted,

@@ -156,8 +156,6 @@ def test_invalid_config(config: ContainerConfig, message: str) -> None:
     ("config", "wanted", "name"),
     [
         (ContainerConfig(), HostConfig(device_requests=[DeviceRequest(count=-1)]), "DeviceRequests"),
-        (ContainerConfig(), HostConfig(cpu_realtime_period=1000), "CpuRealtimePeriod"),
-        (ContainerConfig(), HostConfig(kernel_memory=1), "KernelMemory"),
     ],
 )
 def test_refused_by_name(config: ContainerConfig, wanted: HostConfig, name: str) -> None:
