@@ -325,6 +325,12 @@ class Connection(asyncio.Protocol):
             raise
         self._released = True
         prefix, _ = self._parser.trailing_data
+        try:
+            await hijack.wait_head_read(sock)
+        except BaseException:
+            sock.close()
+            session.abandon()
+            raise
         await session.run(sock, prefix)
 
 

@@ -1,6 +1,9 @@
-"""Receive descriptors over unix sockets, close-on-exec (unix(7), SCM_RIGHTS)."""
+"""Unix sockets: descriptors received close-on-exec (SCM_RIGHTS), and what the other side has not read (unix(7))."""
 
+import fcntl
 import socket
+import struct
+import termios
 from array import array
 
 
@@ -15,3 +18,9 @@ def receive_descriptors(sock: socket.socket, size: int, limit: int) -> tuple[byt
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
     return data, list(descriptors), flags
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Whether the other side of a unix socket has yet to read something that was sent (SIOCOUTQ, which is TIOCOUTQ)."""
+    (length,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return bool(length > 0)
