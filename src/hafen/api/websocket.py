@@ -68,6 +68,7 @@ class _WebSocketSession:
 
     async def run(self, sock: socket.socket, prefix: bytes = b"") -> None:
         ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._session.run(theirs))
             await self._relay(sock, ours, prefix)
@@ -125,6 +126,7 @@ class _Client:
             await session.drain()
             data = await self._reader.read(PIECE)
             if not data:
+                await self._close(CloseReason.NORMAL_CLOSURE)
                 return
 
     async def outbound(self, session: asyncio.StreamReader) -> None:

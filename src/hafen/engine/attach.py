@@ -7,34 +7,41 @@ waits for its socket and no byte of output is lost.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import string
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from hafen.engine.events import Events
-from hafen.engine.logs import Logs
+from hafen.engine.logs import Logs, Replay
 from hafen.engine.records import Container, Containers, PendingSession
 from hafen.engine.services import AttachOptions, Session
-from hafen.engine.shimlink import AttachClient
-from hafen.errors import Conflict, HafenError, InvalidArgument
+from hafen.engine.shimlink import AttachClient, Shim
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotImplemented
 from hafen.spec.lifecycle import State
 
 DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p, ctrl-q
+_CONTROL_KEYS = string.ascii_lowercase + "@[\\]^_"
 
 
 def detach_keys(text: str | None) -> bytes:
-    """The bytes of `ctrl-p,ctrl-q`; Docker's default for None, none at all for an empty text."""
+    """The bytes of `ctrl-p,ctrl-q`; Docker's default for None and for an empty text. InvalidArgument for what is none.
+
+    A key is one character of ASCII, or `ctrl-` and one of a to z and @ [ \\ ] ^ _ (moby/term: ToBytes).
+    """
     if text is None or text == "":
         return DEFAULT_DETACH_KEYS
     keys = bytearray()
     for part in text.split(","):
-        if len(part) == 1:
-            keys += part.encode("latin-1", "replace")
-            continue
-        prefix, _, key = part.partition("-")
-        code = ord(key.upper()) - 64 if len(key) == 1 else -1
-        if prefix != "ctrl" or not 0 <= code < 32:
-            raise InvalidArgument(f"Unknown character: '{part}'")
-        keys.append(code)
+        key = part.removeprefix("ctrl-")
+        if part.isascii() and len(part) == 1:
+            keys += part.encode()
+        elif part != key and len(key) == 1 and key in _CONTROL_KEYS:
+            keys.append(ord(key.upper()) - 64)
+        else:
+            raise InvalidArgument(f"Invalid detach keys ({text}) provided")
     return bytes(keys)
 
 
@@ -71,8 +78,9 @@ class AttachSession:
         self._container = container
         self._options = options
         self._keys = keys
+        self._streams = options.stream and (options.stdin or options.stdout or options.stderr)
         self._pending: PendingSession | None = None
-        if not container.alive and options.stream:
+        if not container.alive and self._streams:
             self._pending = PendingSession()
             container.sessions.append(self._pending)
 
@@ -82,11 +90,6 @@ class AttachSession:
 
     async def run(self, sock: socket.socket, prefix: bytes = b"") -> None:
         options, container = self._options, self._container
-        if options.logs:
-            await self._replay(sock)
-        if not options.stream:
-            sock.close()
-            return
         client = AttachClient(
             sock=sock,
             stdin=options.stdin and container.record.config.open_stdin,
@@ -96,38 +99,92 @@ class AttachSession:
             detach_keys=self._keys,
             prefix=prefix,
         )
-        if self._pending is not None and not self._pending.ready.done():
-            self._pending.ready.set_result(client)
-        elif container.shim is not None:
-            try:
-                await container.shim.attach(client)
-            except HafenError:  # it ended in between: the stream is empty
-                sock.close()
+        with ExitStack() as scope:
+            scope.callback(sock.close)
+            replay = self._replay()
+            if replay is not None:
+                scope.callback(replay.close)
+                await _send(sock, replay.rest())
+            if not self._streams:
                 return
-        else:
-            sock.close()
-            return
-        await self._until_done(client)
+            if self._pending is not None and not self._pending.ready.done():
+                await self._wait_started(self._pending, client)
+            elif container.shim is not None:
+                try:
+                    await self._hand_over(container.shim, client, replay)
+                except HafenError:  # it ended in between: the stream is empty
+                    return
+            else:
+                return
+            if await client.done == "detach":
+                self._owner.events.publish("container", "detach", container.id, container.event_attributes())
 
-    async def _until_done(self, client: AttachClient) -> None:
-        reason = await client.done
-        if reason == "detach":
-            container = self._container
-            self._owner.events.publish("container", "detach", container.id, container.event_attributes())
-
-    async def _replay(self, sock: socket.socket) -> None:
-        """What was written so far comes first (`logs=1`)."""
-        loop = asyncio.get_running_loop()
+    def _replay(self) -> Replay | None:
+        """What was written so far comes first (`logs=1`), where it is kept."""
         options = self._options
-        stream = await self._owner.logs.read(
-            self._container.id, stdout=options.stdout, stderr=options.stderr, multiplexed=options.multiplexed
-        )
+        if not options.logs:
+            return None
         try:
-            async for chunk in stream.chunks:
-                await loop.sock_sendall(sock, chunk)
-        except OSError:
-            return  # the client is gone; attaching it will tell
+            return self._owner.logs.replay(
+                self._container, stdout=options.stdout, stderr=options.stderr, multiplexed=options.multiplexed
+            )
+        except NotImplemented:
+            return None
+
+    async def _hand_over(self, shim: Shim, client: AttachClient, replay: Replay | None) -> None:
+        """With a replay, the shim keeps what is written from now on until the log before it was sent: no byte is lost
+        or doubled."""
+        if replay is None:
+            await shim.attach(client)
+            return
+        with client.sock.dup() as spare:
+            try:
+                held = await shim.attach_held(client)
+            except HafenError:
+                await _send(spare, replay.rest())  # it ended in between: the log has all
+                raise
+            await _send(spare, replay.rest(held.at))
+            await shim.release(held)
+
+    async def _wait_started(self, pending: PendingSession, client: AttachClient) -> None:
+        """Keep the client until its container starts or is removed, or it goes away."""
+        pending.ready.set_result(client)
+        with hangup(client.sock) as gone:
+            await asyncio.wait((gone, pending.taken, client.done), return_when=asyncio.FIRST_COMPLETED)
+        if not (pending.taken.done() or client.done.done()):
+            self._container.sessions.remove(pending)
+            client.done.set_result("gone")
 
     def abandon(self) -> None:
         if self._pending is not None and not self._pending.ready.done():
             self._pending.ready.set_result(None)
+            if not self._pending.taken.done():
+                self._container.sessions.remove(self._pending)
+
+
+async def _send(sock: socket.socket, chunks: AsyncIterator[bytes]) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        async for chunk in chunks:
+            await loop.sock_sendall(sock, chunk)
+    except OSError:
+        pass  # the client is gone; attaching it will tell
+
+
+@contextmanager
+def hangup(sock: socket.socket) -> Iterator[asyncio.Future[None]]:
+    """Resolves when the peer has gone altogether, without reading what it sent; a half-close is none (poll(2))."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    with select.epoll() as watch:
+        watch.register(sock.fileno(), 0)  # only EPOLLHUP and EPOLLERR
+        loop.add_reader(watch.fileno(), _resolve, gone)
+        try:
+            yield gone
+        finally:
+            loop.remove_reader(watch.fileno())
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

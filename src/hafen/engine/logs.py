@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hafen.engine.hostconfig import OWN_LOG_DRIVER
 from hafen.engine.paths import Paths
@@ -61,11 +61,8 @@ class Logs:
         tail: str | None = None,
         timestamps: bool = False,
         follow: bool = False,
-        multiplexed: bool = True,
     ) -> LogStream:
         """`since` and `until` are unix times with an optional fraction, `tail` a number or `all`.
-
-        Without `multiplexed` nothing is framed, whether there is a terminal or not.
 
         NotFound for the container, InvalidArgument for a time, NotImplemented where its driver cannot be read.
         """
@@ -76,8 +73,13 @@ class Logs:
         )
         reader = driver.reader(self._file(container))
         ended = container.shim.exited if container.shim is not None else None
-        tty = container.record.config.tty or not multiplexed
+        tty = container.record.config.tty
         return LogStream(tty, self._chunks(reader, self._file(container).directory, ended, selection, tty))
+
+    def replay(self, container: Container, *, stdout: bool, stderr: bool, multiplexed: bool) -> Replay:
+        """From the beginning; NotImplemented where the container's driver cannot be read."""
+        reader = self._driver(container).reader(self._file(container))
+        return Replay(reader, Selection(stdout, stderr), container.record.config.tty or not multiplexed)
 
     def log_path(self, container: Container) -> str:
         """What inspect shows as LogPath."""
@@ -113,6 +115,27 @@ class Logs:
                         await changes.wait(shape.seconds_left())
         finally:
             reader.close()
+
+
+class Replay:
+    """A log as it is now, and later what has come since; `close` it."""
+
+    def __init__(self, reader: LogReader, selection: Selection, tty: bool) -> None:
+        self._reader = reader
+        self._selection = selection
+        self._tty = tty
+
+    async def rest(self, before: int | None = None) -> AsyncIterator[bytes]:
+        """What was not read yet, ready for the client; with `before` only that of earlier times (ns), as the last."""
+        shape = Shape(replace(self._selection, until=None if before is None else before - 1), self._tty)
+        more = True
+        while more and not shape.over:
+            chunk, more = await asyncio.to_thread(shape.next, self._reader)
+            if chunk:
+                yield chunk
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class Shape:

@@ -178,11 +178,13 @@ def wait_for_exit(container: Container) -> asyncio.Future[None]:
 
 
 class PendingSession:
-    """A client that attached before the start. `ready` resolves when its socket is here (None: it went away)."""
+    """A client that attached before the start. `ready` resolves when its socket is here (None: it went away), `taken`
+    when a start has taken it."""
 
-    __slots__ = ("ready",)
+    __slots__ = ("ready", "taken")
 
     def __init__(self) -> None:
+        self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready: asyncio.Future[AttachClient | None] = asyncio.get_running_loop().create_future()
 
 
@@ -213,6 +215,8 @@ class Containers:
     def find(self, ref: str) -> Container:
         """By id, name (with or without its slash), a link's name (`web/redis`) or unambiguous id prefix; NotFound
         otherwise."""
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         container = self.lookup(ref)
         if container is None:
             raise NotFound(f"No such container: {ref}")

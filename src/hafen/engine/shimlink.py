@@ -89,6 +89,14 @@ class AttachClient:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """An attached client that waits for `release`; `at` in ns since the epoch."""
+
+    number: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a container ended; `code` is 128 + n where signal n ended it; `error` is for people."""
 
@@ -134,16 +142,28 @@ class Shim:
         self._started = False
         self._next_client = 0
 
-    async def attach(self, client: AttachClient, exec_id: str | None = None) -> None:
+    async def attach(self, client: AttachClient) -> None:
         """Hand a client over; returns when the shim has it. `client.done` tells the end of the session."""
+        await self._attach(client, held=False)
+
+    async def attach_held(self, client: AttachClient) -> Held:
+        """As `attach`, but it gets nothing before `release`, and then all output since `Held.at`."""
+        number, fields = await self._attach(client, held=True)
+        return Held(number, int(fields["at"]))
+
+    async def release(self, held: Held) -> None:
+        await self._conversation.request("release", client=held.number)
+
+    async def _attach(self, client: AttachClient, held: bool) -> tuple[int, protocol.Message]:
         wire, descriptor = self._hand_over(client, 0)
         try:
-            await self._conversation.request("attach", [descriptor], client=wire, exec_id=exec_id)
+            answer = await self._conversation.request("attach", [descriptor], client=wire, held=held)
         except errors.HafenError:
             self._client_done(wire["client"], "gone")
             raise
         finally:
             client.sock.close()
+        return wire["client"], answer.fields
 
     async def exec(
         self,

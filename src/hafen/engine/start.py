@@ -248,6 +248,7 @@ async def waiting_clients(container: Container) -> list[AttachClient]:
     await asyncio.wait([session.ready for session in sessions], timeout=_CLIENT_PATIENCE)
     clients = []
     for session in sessions:
+        session.taken.set_result(None)
         if session.ready.done():
             client = session.ready.result()
             if client is not None:

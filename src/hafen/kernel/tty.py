@@ -29,8 +29,8 @@ def open_pty(ptmx: int) -> Pty:
 
 
 def set_window_size(fd: int, height: int, width: int) -> None:
-    """In characters."""
-    fcntl.ioctl(fd, consts.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    """In characters, of which the kernel keeps 16 bits (ioctl_tty(2)); what is more is cut off, as Docker does."""
+    fcntl.ioctl(fd, consts.TIOCSWINSZ, struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0))
 
 
 def window_size(fd: int) -> tuple[int, int]:

@@ -58,6 +58,7 @@ class AttachedClient:
         self._reading = True
         self._input_paused = False
         self._unread_hangup = False
+        self._held = False
         self._mask = READ
         sock.setblocking(False)
         loop.add(sock.fileno(), READ, self._ready)
@@ -66,6 +67,19 @@ class AttachedClient:
         """Pass on what was read before the socket came here."""
         if self.wishes.prefix:
             self._typed(self.wishes.prefix.encode("latin-1"))
+
+    def hold(self) -> None:
+        """Nothing is sent before `release`: somebody else still writes what comes first."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        if not self.done:
+            self._flush()
+
+    @property
+    def held(self) -> bool:
+        return self._held and not self.done
 
     @property
     def full(self) -> bool:
@@ -86,7 +100,7 @@ class AttachedClient:
         if self.done or self._ending is not None:
             return
         parts: list[bytes] = [stdcopy.header(stream, len(data)), data] if self.wishes.multiplexed else [data]
-        if self._backlog_size or self._spill >= 0:
+        if self._backlog_size or self._spill >= 0 or self._held:
             self._append(b"".join(parts))
             return
         size = sum(map(len, parts))
@@ -106,7 +120,7 @@ class AttachedClient:
         if self.done:
             return
         self._ending = reason
-        if not self._backlog_size:
+        if not (self._backlog_size or self._held):
             self._finish(reason)
 
     def detach(self, reason: str) -> None:
@@ -232,6 +246,8 @@ class AttachedClient:
         self._reading = False  # a half-close: `docker run` without -i sends one at once
         self._update()
         if self.wishes.stdin:
+            if rest := self._scanner.rest():
+                self._on_input(rest)
             self._on_input_end(self)
 
     def _typed(self, data: bytes) -> None:
@@ -246,7 +262,9 @@ class AttachedClient:
     def _update(self) -> None:
         if self.done:
             return
-        mask = (READ if self._reading and not self._input_paused else 0) | (WRITE if self._backlog_size else 0)
+        mask = (READ if self._reading and not self._input_paused else 0) | (
+            WRITE if self._backlog_size and not self._held else 0
+        )
         if mask != self._mask and not self._unread_hangup:
             self._mask = mask
             self._loop.change(self._sock.fileno(), mask)

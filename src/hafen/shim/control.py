@@ -6,6 +6,7 @@ read never stops the shim: what it does not take is queued, and past QUEUE messa
 
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -129,6 +130,9 @@ class Connection:
             request.fail(errors.System(str(error)))
         except (KeyError, TypeError, ValueError) as error:
             request.fail(errors.InvalidArgument(f"{request.op}: {type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: a worker that ends kills its container
+            sys.excepthook(type(error), error, error.__traceback__)
+            request.fail(errors.System(f"{request.op}: {type(error).__name__}: {error}"))
         finally:
             request.drop_descriptors()
 

@@ -12,6 +12,11 @@ class DetachScanner:
         self._keys = keys
         self._held = b""
 
+    def rest(self) -> bytes:
+        """At the end of what is typed: a beginning that will not be completed any more."""
+        held, self._held = self._held, b""
+        return held
+
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """What to pass on, and whether the sequence is complete (what follows it is dropped)."""
         if not self._keys:

@@ -65,6 +65,7 @@ class Shim:
             {
                 "spawn": self._spawn,
                 "attach": self._attach,
+                "release": self._release,
                 "exec": self._exec,
                 "signal": self._signal,
                 "resize": self._resize,
@@ -76,6 +77,7 @@ class Shim:
             },
             self._hello,
         )
+        self._control.on_alone = self._alone
         self._container: Spawn | None = None
         self._init: Process | None = None
         self._group: Cgroup | None = None
@@ -93,7 +95,6 @@ class Shim:
     # --- sleep and wake ----------------------------------------------------------------------------------------
 
     def begin(self, link: socket.socket) -> None:
-        self._control.on_alone = self._alone
         self._control.add(link)
 
     def wake(self, state: protocol.Message, descriptors: list[int]) -> None:
@@ -330,8 +331,19 @@ class Shim:
     def _attach(self, request: Request) -> None:
         client = protocol.client_from_wire(request.fields["client"])
         process = self._find(request.fields.get("exec_id"))
-        self._add_client(process, client, request.take_socket(client.socket))
+        held = bool(request.fields.get("held"))
+        self._add_client(process, client, request.take_socket(client.socket), held)
+        request.ok({"at": time.time_ns()} if held else {})
+
+    def _release(self, request: Request) -> None:
+        """Also after the container's end, whose last output a held client has not got yet."""
+        for client in self._held_clients():
+            if client.number == request.fields["client"]:
+                client.release()
         request.ok()
+
+    def _held_clients(self) -> list[AttachedClient]:
+        return [] if self._init is None else [client for client in self._init.io.clients if client.held]
 
     def _signal(self, request: Request) -> None:
         signo = int(request.fields["signal"])
@@ -389,6 +401,8 @@ class Shim:
     def _alone(self) -> None:
         if self._init is None and not self._setting_up:
             self.loop.stop()  # without a container, and the engine is gone
+        for client in self._held_clients():
+            client.detach("gone")  # what was to come first will not be written any more
 
     def _oom_killed(self, _: int) -> None:
         if self._oom is not None:
@@ -494,7 +508,7 @@ class Shim:
             raise errors.NotFound(f"No such exec instance: {exec_id}")
         return process
 
-    def _add_client(self, process: Process, wishes: Client, sock: socket.socket) -> None:
+    def _add_client(self, process: Process, wishes: Client, sock: socket.socket, held: bool = False) -> None:
         client = AttachedClient(
             self.loop,
             sock,
@@ -506,6 +520,8 @@ class Shim:
             on_room=process.io.output_room,
             on_done=process.io.client_done,
         )
+        if held:
+            client.hold()
         process.io.add(client)
 
 

@@ -12,7 +12,9 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
                         (EOF in either direction: the other is gone; the zygote then exits)
 
     engine -> shim      spawn {Spawn} + [netns?, client...]         -> {pid, started_at, start_time, warnings}
-                        attach {client: Client, exec_id?} + [socket] -> {}
+                        attach {client: Client, exec_id?, held} + [socket] -> {at?}
+                            held: it gets what was written from `at` on (ns since the epoch), but not before
+                        release {client}                            -> {}
                         exec {Exec} + [socket?]                     -> {pid}
                         signal {signal, exec_id?, all}              -> {}
                         resize {height, width, exec_id?}            -> {}
