@@ -53,35 +53,9 @@ def go_g(value: float, precision: int) -> str:
     return f"{value:.{precision}g}"
 
 
-def human_duration(seconds: float) -> str:
-    """go-units' HumanDuration: `About a minute`, `3 hours`, `2 weeks`."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{int(seconds / 3600) // 24 // 365} years"
-
-
 def ago(seconds: float) -> str:
+    from hafen.spec.units import human_duration
+
     return human_duration(seconds) + " ago"
 
 

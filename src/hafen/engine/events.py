@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from hafen.errors import HafenError, InvalidArgument, Unavailable
+from hafen.errors import HafenError, InvalidArgument, System, Unavailable
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.event import Event, EventActor
 from hafen.spec.wire.gojson import encode, restore
@@ -94,7 +94,10 @@ class Events:
     ) -> AsyncIterator[list[Event]]:
         """Events from `since` on (all that is kept where only `until` is told) up to `until` (for ever where None)."""
         now = self._clock()
-        first, last = _moment(since), _moment(until)
+        try:
+            first, last = _moment(since), _moment(until)
+        except InvalidArgument as error:
+            raise System(error.message) from error  # 500, as Docker
         if first is not None and last is not None and last < first:
             raise InvalidArgument(f"`since` time ({since}) cannot be after `until` time ({until})")
         subscription = Subscription(self, filters, last)

@@ -218,6 +218,10 @@ def ensure_host(store: ImageStore, data_root: str, run_root: str, machine_id: st
     with store.database.transaction():
         store.add_host_layer(key)
         store.add_image(identity, document)
+        # the document has no date, or its digest would change with it: the image is as old as it is known here
+        store.database.execute(
+            "UPDATE images SET created_at = ? WHERE id = ? AND created_at = 0", (time.time(), identity)
+        )
         store.set_tag(reference.parse(HOST), identity)
     return store.find(identity)
 

@@ -128,7 +128,7 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
     dangling = filters.flag("dangling", True)
     limit = imagelist.until(filters)
     records: Records = []
-    before = _space(store)
+    before = store.total_size()
     for image in store.all():
         labels = image.config.labels
         if image.id == store.builtin or users(image.id) or (dangling and _names(store, image)):
@@ -137,13 +137,6 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
             continue
         if filters.matches_labels(labels) and not filters.excludes_labels(labels):
             _delete(store, users, image, records, force=True, prune=True, quiet=True)
-    reclaimed = max(0, before - _space(store))
+    reclaimed = max(0, before - store.total_size())
     store.tell("prune", "", {"reclaimed": str(reclaimed)})
     return ImagePruneResponse(images_deleted=records or None, space_reclaimed=reclaimed)
-
-
-def _space(store: ImageStore) -> int:
-    row = store.database.row("SELECT coalesce(sum(size), 0) FROM layers")
-    assert row is not None
-    assert isinstance(row[0], int)
-    return row[0]

@@ -67,7 +67,9 @@ class Images:
             repo_digests=[name.familiar for name in self.store.digests(image.id)],
             parent=image.parent or "",
             comment=document.comment or (document.history[-1].comment if document.history else ""),
-            created=document.created,
+            created=units.format_timestamp(int(image.created_at * 1e9))
+            if image.id == self.store.builtin
+            else document.created,
             docker_version=document.docker_version,
             author=document.author,
             config=document.config,

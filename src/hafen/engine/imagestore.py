@@ -173,6 +173,13 @@ class ImageStore:
         )
         return [self._image(row) for row in rows]
 
+    def total_size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        row = self.database.row("SELECT coalesce(sum(size), 0) FROM layers")
+        assert row is not None
+        assert isinstance(row[0], int)
+        return row[0]
+
     def children(self, identity: str) -> list[str]:
         """Ids of images that were committed or built on this one here."""
         return [str(row[0]) for row in self.database.query("SELECT id FROM images WHERE parent = ?", (identity,))]
@@ -211,19 +218,20 @@ class ImageStore:
             if found is None:
                 raise NotFound(f"No such image: {ref}")
             return found
+        if not ref:
+            raise InvalidArgument("invalid reference format")
+        name, refused = None, InvalidArgument("invalid reference format")
         try:
             name = reference.parse(ref)
-        except InvalidArgument:
-            if not ref:
-                raise
-            name = None
+        except InvalidArgument as error:
+            refused = error
         identity = None if name is None else self.tagged(name)
         if identity is None:
             identity = self._by_prefix(bare)
         image = None if identity is None else self.get(identity)
         if image is None:
             if name is None:
-                raise InvalidArgument("invalid reference format")
+                raise refused
             raise NotFound(f"No such image: {name.with_default_tag().familiar}")
         return image
 

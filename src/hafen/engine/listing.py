@@ -13,12 +13,13 @@ from hafen.engine.images import Images
 from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
-from hafen.errors import InvalidArgument, NotFound
+from hafen.errors import InvalidArgument, NotFound, System
 from hafen.spec import ports
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.lifecycle import State
+from hafen.spec.units import human_duration
 from hafen.spec.wire.container import ContainerSummary, Health, HealthSummary, SummaryHostConfig, SummaryNetworkSettings
-from hafen.spec.wire.network import PortSummary
+from hafen.spec.wire.network import EndpointSettings, PortSummary
 from hafen.storage.snapshot import Snapshotter
 
 _ACCEPTED = frozenset(
@@ -58,9 +59,7 @@ class Listing:
     ) -> Sequence[ContainerSummary]:
         linked = links.names(self.containers)
         wanted = self._matcher(filters, linked)
-        every = (
-            all or bool(limit and limit > 0) or any(name in filters for name in ("status", "exited", "before", "since"))
-        )
+        every = all or bool(limit and limit > 0) or "status" in filters
         newest_first = sorted(self.containers, key=lambda container: container.record.created_ns, reverse=True)
         now = time.time_ns()
         found = []
@@ -85,12 +84,13 @@ class Listing:
         for health in filters.get("health"):
             if health not in _HEALTH:
                 raise InvalidArgument(f"unrecognized filter value for health: {health}")
-        if "is-task" in filters:
-            filters.flag("is-task", False)
+        if "is-task" in filters and not filters.get("is-task"):
+            raise InvalidArgument("invalid filter 'is-task'")
+        tasks = filters.flag("is-task", False)
         exited = {_exit_code(text) for text in filters.get("exited")}
         before = min((self._created(ref) for ref in filters.get("before")), default=None)
         since = max((self._created(ref) for ref in filters.get("since")), default=None)
-        images = self._ancestors(filters.get("ancestor"))
+        images = self._ancestors(filters.get("ancestor")) if "ancestor" in filters else None
         published = [_port_range(text, "publish") for text in filters.get("publish")]
         exposed = [_port_range(text, "expose") for text in filters.get("expose")]
 
@@ -98,7 +98,7 @@ class Listing:
             record, status = container.record, container.status
             names = [one for name in (record.name, *linked.get(record.id, ())) for one in (name, f"/{name}")]
             return (
-                ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))
+                ("id" not in filters or any(want and record.id.startswith(want) for want in filters.get("id")))
                 and ("name" not in filters or any(_named(want, names) for want in filters.get("name")))
                 and filters.matches_labels(record.config.labels)
                 and filters.matches_any("status", str(status.state))
@@ -107,7 +107,7 @@ class Listing:
                 and (since is None or record.created_ns > since)
                 and (images is None or record.image_id in images or record.image in images)
                 and filters.matches_any("health", status.health.status if status.health else "none")
-                and not ("is-task" in filters and filters.flag("is-task", False))
+                and not tasks
                 and ("network" not in filters or _in_network(container, filters.get("network")))
                 and ("volume" not in filters or _has_volume(container, filters.get("volume")))
                 and (not published or any(_overlaps(want, _published(container)) for want in published))
@@ -119,15 +119,18 @@ class Listing:
     def _created(self, ref: str) -> int:
         return self.containers.find(ref).record.created_ns
 
-    def _ancestors(self, refs: Sequence[str]) -> set[str] | None:
-        if not refs:
-            return None
+    def _ancestors(self, refs: Sequence[str]) -> set[str]:
+        """Ids of the images, and of all that were made of them here; a name that is no image's stays a name."""
         found: set[str] = set()
         for ref in refs:
             try:
-                found.add(self.images.resolve(ref).id)
+                waiting = [str(self.images.resolve(ref).id)]
             except (NotFound, InvalidArgument):
                 found.add(ref)
+                continue
+            while waiting:
+                found.add(image := waiting.pop())
+                waiting += self.images.store.children(image)
         return found
 
 
@@ -153,10 +156,18 @@ def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[
         host_config=SummaryHostConfig(
             network_mode=record.host_config.network_mode, annotations=record.host_config.annotations
         ),
-        network_settings=SummaryNetworkSettings(networks=show_networks(container)),
+        network_settings=SummaryNetworkSettings(networks=_networks(container)),
         mounts=[show_mount(point, volumes) for point in shown_mounts(record.mounts)],
         health=HealthSummary(status=health.status, failing_streak=health.failing_streak),
     )
+
+
+def _networks(container: Container) -> dict[str, EndpointSettings]:
+    """What it has in each network; what it asked for of names and options is left to `inspect`, as in Docker."""
+    return {
+        name: msgspec.structs.replace(settings, links=None, aliases=None, driver_opts=None, dns_names=None)
+        for name, settings in show_networks(container).items()
+    }
 
 
 def _quoted(word: str) -> str:
@@ -184,29 +195,6 @@ def status_text(container: Container, now_ns: int) -> str:
         case State.CREATED:
             return "Created"
     return f"Exited ({status.exit_code}) {ago} ago" if status.finished_ns else ""
-
-
-def human_duration(seconds: float) -> str:
-    """docker/go-units HumanDuration."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    for limit, size, unit in ((48, 1, "hours"), (336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
-        if hours < limit:
-            return f"{hours // size} {unit}"
-    return f"{int(seconds / 3600) // 24 // 365} years"
 
 
 def _ports(container: Container) -> list[PortSummary]:
@@ -258,7 +246,9 @@ def _in_network(container: Container, wanted: Sequence[str]) -> bool:
 
 def _has_volume(container: Container, wanted: Sequence[str]) -> bool:
     return any(
-        want in (point.name, point.source, point.destination) for point in container.record.mounts for want in wanted
+        want and want in (point.name, point.source, point.destination)
+        for point in shown_mounts(container.record.mounts)
+        for want in wanted
     )
 
 
@@ -267,13 +257,25 @@ _Ports = tuple[int, int, str]
 
 def _port_range(text: str, field: str) -> _Ports:
     numbers, _, protocol = text.partition("/")
-    first, _, last = numbers.partition("-")
-    for number in (first, last or first):
-        if not number.isdecimal():
-            raise InvalidArgument(
-                f'error while looking up for {field} {text}: strconv.ParseUint: parsing "{number}": invalid syntax'
-            )
-    return int(first), int(last or first), protocol or "tcp"
+    first, dash, rest = numbers.partition("-")
+    try:
+        if not numbers:
+            raise InvalidArgument("Empty string specified for ports.")
+        begin = _port(first)
+        end = _port(rest.partition("-")[0]) if dash else begin
+        if end < begin:
+            raise InvalidArgument(f"Invalid range specified for the Port: {numbers}")
+    except InvalidArgument as error:
+        raise System(f"error while looking up for {field} {text}: {error.message}") from error  # 500, as Docker
+    return begin, end, protocol.partition("/")[0].lower() or "tcp"
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidArgument(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if len(text) > 20 or int(text) > 65535:
+        raise InvalidArgument(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
 
 
 def _overlaps(want: _Ports, has: Sequence[tuple[int, str]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from hafen.engine.records import Containers
 from hafen.engine.volumes import Volumes
 from hafen.errors import NotImplemented
 from hafen.kernel.cgroup import Hierarchy
+from hafen.logs.drivers import DRIVERS
 from hafen.spec import units
 from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
@@ -79,12 +81,12 @@ class System:
 
     async def info(self) -> wire.SystemInfo:
         states = [container.status.state for container in self.containers]
-        running = sum(state in (State.RUNNING, State.RESTARTING) for state in states)
+        running = states.count(State.RUNNING)
         paused = states.count(State.PAUSED)
         release = os_release()
         has = self.hierarchy.controllers
         old = self.host.cgroup_version == 1
-        return wire.SystemInfo(
+        info = wire.SystemInfo(
             id=self.engine_id,
             containers=len(states),
             containers_running=running,
@@ -92,8 +94,9 @@ class System:
             containers_stopped=len(states) - running - paused,
             images=len(await self.images.list()),
             driver=shown_driver(self.snapshotter.name),
+            driver_status=_driver_status(self.snapshotter.name, self.paths.data_root),
             plugins=wire.PluginsInfo(
-                volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]
+                volume=["local"], network=["bridge", "host", "null"], log=sorted(set(DRIVERS) - {"none"})
             ),
             memory_limit="memory" in has,
             swap_limit="memory" in has and _swap_accounting(old),
@@ -106,7 +109,7 @@ class System:
             ipv4_forwarding=_first_line("/proc/sys/net/ipv4/ip_forward") == "1",
             debug=self.debug,
             n_fd=len(os.listdir("/proc/self/fd")),
-            n_goroutines=0,
+            n_goroutines=len(asyncio.all_tasks()),
             system_time=units.format_timestamp(time.time_ns()),
             logging_driver=self.log_driver,
             cgroup_driver="cgroupfs",
@@ -135,6 +138,7 @@ class System:
             security_options=["name=seccomp,profile=builtin", *(["name=apparmor"] if self.host.apparmor else [])]
             + (["name=cgroupns"] if not old else []),
         )
+        return msgspec.structs.replace(info, warnings=_warnings(info, old) or None)
 
     async def df(self, types: tuple[str, ...] = ()) -> wire.DiskUsage:
         """`types` empty means all: container, image, volume, build-cache."""
@@ -174,13 +178,15 @@ class System:
 
     async def _images(self) -> wire.ImageUsage:
         used = Counter(container.record.image_id for container in self.containers)
-        items = [msgspec.structs.replace(one, containers=used[one.id]) for one in await self.images.list()]
+        listed = await self.images.list(shared_size=True)
+        items = [msgspec.structs.replace(one, containers=used[one.id]) for one in listed]
+        total = self.images.store.total_size()
         return wire.ImageUsage(
             active_count=sum(one.id in used for one in items),
             items=items,
-            reclaimable=sum(one.size for one in items if one.id not in used),
+            reclaimable=total - sum(one.size - one.shared_size for one in items if one.id in used),
             total_count=len(items),
-            total_size=sum(one.size for one in items),
+            total_size=total,
         )
 
     async def auth(self, config: wire.AuthConfig) -> wire.AuthResponse:
@@ -189,6 +195,47 @@ class System:
 
 def _with(usage: wire.DiskUsage, **parts: object) -> wire.DiskUsage:
     return msgspec.structs.replace(usage, **parts)
+
+
+def _driver_status(driver: str, root: str) -> list[list[str]]:
+    """What Docker tells of its overlay driver, as far as it is so here."""
+    if driver != "overlay":
+        return []
+    return [
+        ["Backing Filesystem", _filesystem(root)],
+        ["Supports d_type", "true"],  # overlayfs refuses to be writable without
+        ["Using metacopy", "false"],
+        ["Native Overlay Diff", "true"],
+        ["userxattr", "false"],
+    ]
+
+
+def _filesystem(path: str) -> str:
+    """Docker's name of the file system that holds a path; proc_pid_mountinfo(5)."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, rest = line.partition(" - ")
+            if fields.split(" ", 3)[2] == number:
+                kind = rest.split(" ", 1)[0]
+                return {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs", "overlay": "overlayfs"}.get(kind, kind)
+    return "<unknown>"
+
+
+def _warnings(info: wire.SystemInfo, old: bool) -> list[str]:
+    """What this kernel cannot limit, in Docker's words, which `docker info` prints."""
+    has = {
+        "No memory limit support": info.memory_limit,
+        "No swap limit support": info.swap_limit,
+        "No oom kill disable support": info.oom_kill_disable or not old,
+        "No cpu cfs quota support": info.cpu_cfs_quota,
+        "No cpu cfs period support": info.cpu_cfs_period,
+        "No cpu shares support": info.cpu_shares,
+        "No cpuset support": info.cpu_set,
+        "IPv4 forwarding is disabled": info.ipv4_forwarding,
+    }
+    return [f"WARNING: {text}" for text, there in has.items() if not there]
 
 
 def os_release() -> dict[str, str]:

@@ -7,7 +7,7 @@ Values of one field are alternatives, except labels, which must all match; diffe
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from hafen.errors import InvalidArgument
@@ -79,23 +79,25 @@ def parse(text: str | None) -> Filters:
         decoded = json.loads(text)
     except ValueError as error:
         raise InvalidArgument("invalid filter") from error
+    if decoded is None:
+        return NO_FILTERS
     if not isinstance(decoded, dict):
         raise InvalidArgument("invalid filter")
+    shapes = {type(values) for values in decoded.values() if values is not None}
+    if shapes not in (set(), {dict}, {list}):
+        raise InvalidArgument("invalid filter")  # one form or the other
     return Filters({name: _values(values) for name, values in decoded.items()})
 
 
 def _values(values: object) -> tuple[str, ...]:
+    """Go's zero value in place of every null; a value that is said to be false is wanted all the same."""
     if isinstance(values, dict):
-        return _strings(name for name, wanted in values.items() if wanted)
-    if isinstance(values, list):
-        return _strings(values)
-    raise InvalidArgument("invalid filter")
-
-
-def _strings(values: Iterable[object]) -> tuple[str, ...]:
-    found = []
-    for value in values:
-        if not isinstance(value, str):
+        if not all(wanted is None or isinstance(wanted, bool) for wanted in values.values()):
             raise InvalidArgument("invalid filter")
-        found.append(value)
+        return tuple(values)
+    found = []
+    for value in values if isinstance(values, list) else ():
+        if value is not None and not isinstance(value, str):
+            raise InvalidArgument("invalid filter")
+        found.append(value or "")
     return tuple(found)

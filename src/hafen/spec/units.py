@@ -55,6 +55,29 @@ def _decimal(number: int, size: int) -> str:
     return f"{whole}.{str(rest).rjust(len(str(size)) - 1, '0').rstrip('0')}" if rest else str(whole)
 
 
+def human_duration(seconds: float) -> str:
+    """go-units' HumanDuration: `About a minute`, `3 hours`, `2 weeks`."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for limit, size, unit in ((48, 1, "hours"), (336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < limit:
+            return f"{hours // size} {unit}"
+    return f"{int(seconds / 3600) // 24 // 365} years"
+
+
 def parse_timestamp(text: str, now_ns: int) -> int:
     """Nanoseconds since 1970 in what `--since` takes: seconds (with a fraction), RFC 3339, or a duration ago."""
     if re.fullmatch(r"-?\d+(\.\d{1,9})?", text):

@@ -3,23 +3,10 @@ import pytest
 from hafen.cli.commands.copy import split_container
 from hafen.cli.commands.listing import display_ports, go_time, natural
 from hafen.cli.commands.run import start_failure
-from hafen.cli.output import binary_size, ellipsis, human_duration, human_size, short_id, table
+from hafen.cli.output import binary_size, ellipsis, human_size, short_id, table
 from hafen.cli.progress import bar
 from hafen.cli.terminal import parse_detach_keys
 from hafen.errors import InvalidArgument
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (119, "About a minute"),
-        (120, "2 minutes"), (3599, "59 minutes"), (3600, "About an hour"), (5400, "2 hours"), (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"), (13 * 86400, "13 days"), (14 * 86400, "2 weeks"), (59 * 86400, "8 weeks"),
-        (60 * 86400, "2 months"), (729 * 86400, "24 months"), (730 * 86400, "2 years"),
-    ],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert human_duration(seconds) == text
 
 
 def test_sizes() -> None:

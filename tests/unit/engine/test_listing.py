@@ -2,7 +2,7 @@
 
 import pytest
 
-from hafen.engine.listing import human_duration
+from hafen.spec.units import human_duration
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,20 @@ from hafen.spec.filters import parse
 
 
 def test_both_forms() -> None:
-    assert parse('{"label": {"a=b": true, "c": false}}').get("label") == ("a=b",)
+    assert parse('{"label": {"a=b": true, "c": false}}').get("label") == (
+        "a=b",
+        "c",
+    )  # as Docker: said to be false, and wanted
     assert parse('{"label": ["a=b"]}').get("label") == ("a=b",)
     assert not parse(None)
     assert not parse("")
+    assert not parse("null")
+    assert parse('{"label": null, "name": ["a", null]}').fields == {"label": (), "name": ("a", "")}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": [1]}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"a": 1}', '{"a": [1]}', '{"a": {"b": 1}}', '{"a": ["x"], "b": {"x": true}}']
+)
 def test_malformed(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid filter"):
         parse(text)

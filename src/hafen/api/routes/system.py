@@ -76,5 +76,5 @@ ROUTES: Final = (
     Route("GET", "/version", version),
     Route("GET", "/info", info),
     Route("POST", "/auth", auth),
-    Route("GET", "/system/df", disk_usage, since=(1, 25)),
+    Route("GET", "/system/df", disk_usage),
 )
