@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.api import call
 from tests.harness.engine import EngineProcess
 from tests.root.engine.conftest import FLAGS
 
@@ -146,3 +147,68 @@ def test_events_of_the_past_survive(own: EngineProcess) -> None:
     own.start()
     arguments = ("--since", "5m", "--until", f"{time.time():.9f}", "--filter", "label=a=b", "--format", "{{.Action}}")
     assert own.docker("events", *arguments).stdout.split() == ["create", "attach", "start", "die", "destroy"]
+
+
+def exec_state(engine: EngineProcess, exec_id: str) -> tuple[object, object, object]:
+    status, answer = call(engine, "GET", f"/exec/{exec_id}/json")
+    assert status == 200, answer
+    assert isinstance(answer, dict)
+    return answer["Running"], answer["ExitCode"], answer["Pid"]
+
+
+def test_execs_outlive_the_engine(own: EngineProcess) -> None:
+    own.docker("run", "-d", "--net", "none", "--name", "c1", "busybox", "sleep", "1000")
+    root = Path(f"/proc/{state(own, 'c1')['Pid']}/root")
+    until = "while ! [ -e /{} ]; do sleep 0.02; done; touch /{}.done; exit {}"
+    ids = {}
+    for name, code in (("meanwhile", 5), ("later", 6), ("new", 7), ("before", 8)):
+        command = ["sh", "-c", until.format(name, name, code)]
+        _, answer = call(own, "POST", "/containers/c1/exec", {"Cmd": command})
+        assert isinstance(answer, dict)
+        ids[name] = str(answer["Id"])
+    for name in ("meanwhile", "later", "before"):
+        assert call(own, "POST", f"/exec/{ids[name]}/start", {"Detach": True})[0] == 200
+    (root / "before").touch()
+    with own.docker_beside("events", "--since", "1m", "--filter", "event=exec_die") as events:
+        assert events.line()
+    running = exec_state(own, ids["later"])
+    pid = int(str(exec_state(own, ids["meanwhile"])[2]))
+    own.kill()
+    (root / "meanwhile").touch()
+    wait_gone(pid)
+    own.start()
+    assert exec_state(own, ids["before"])[:2] == (False, 8)
+    assert exec_state(own, ids["meanwhile"])[:2] == (False, 5)
+    assert running[0] is True
+    assert exec_state(own, ids["later"]) == running
+    assert exec_state(own, ids["new"]) == (False, None, 0)
+    assert call(own, "POST", f"/exec/{ids['new']}/start", {"Detach": True})[0] == 200
+    with own.docker_beside(
+        "events", "--since", "1m", "--filter", "event=exec_die", "--format", "{{.Actor.Attributes.exitCode}}"
+    ) as events:
+        assert sorted(events.line() for _ in range(2)) == ["5\n", "8\n"]
+        (root / "later").touch()
+        assert events.line() == "6\n"
+        (root / "new").touch()
+        assert events.line() == "7\n"
+    assert exec_state(own, ids["later"])[:2] == (False, 6)
+    status, answer = call(own, "POST", f"/exec/{ids['later']}/start", {"Detach": True})
+    assert status == 409
+    own.docker("rm", "-f", "c1")
+    assert call(own, "GET", f"/exec/{ids['later']}/json")[0] == 404
+    own.kill()
+    own.start()
+    assert call(own, "GET", f"/exec/{ids['later']}/json")[0] == 404
+
+
+def test_execs_of_a_container_that_ended_meanwhile_have_ended(own: EngineProcess) -> None:
+    own.docker("run", "-d", "--net", "none", "--name", "c1", "busybox", "sleep", "1000")
+    _, answer = call(own, "POST", "/containers/c1/exec", {"Cmd": ["sleep", "1000"]})
+    assert isinstance(answer, dict)
+    assert call(own, "POST", f"/exec/{answer['Id']}/start", {"Detach": True})[0] == 200
+    pid = int(str(state(own, "c1")["Pid"]))
+    own.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid)
+    own.start()
+    assert exec_state(own, str(answer["Id"]))[:2] == (False, 137)
