@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from hafen.api import versions
 from hafen.daemon.config import DaemonConfig
-from hafen.engine import hostconfig, hostfacts
+from hafen.engine import hostfacts, logconfig
 from hafen.engine.attach import Attacher
+from hafen.engine.cdi import Registry
 from hafen.engine.commit import Committer
 from hafen.engine.copy import Copier
 from hafen.engine.create import Creator, new_id
@@ -172,7 +173,7 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
 def wire(config: DaemonConfig) -> Engine:
     """Everything of one engine, not started yet. Needs a running event loop."""
     default_log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
-    hostconfig.check_log_config(default_log)
+    logconfig.check(default_log, DRIVERS)
     paths = Paths(config.run_root, config.data_root, config.cgroup_parent)
     paths.make()
     database = Database(paths.database)
@@ -196,15 +197,19 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     mounting = Mounting(volumes, paths, events)
     remover = Remover(database, containers, snapshots, volumes, events, paths)
     exits = Exits(containers, networks, mounting, remover, events, scope)
-    starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available)
+    cdi = Registry(tuple(config.cdi_spec_dirs))
+    starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available, cdi)
     exits.restart = starter.run
     logs = Logs(containers, paths, DRIVERS)
+    log_plugins = sorted(name for name, driver in DRIVERS.items() if name != "none" and driver.available())
     exec_rows = ExecRecords(database, containers)
     execs = Execs(containers, exec_rows, events, host, scope)
     health = HealthChecks(containers, execs, events, scope)
     containers.on_transit = health.follow
     listing = Listing(containers, images, snapshots, paths)
-    creator = Creator(database, containers, images, snapshots, volumes, networks, events, host, available, default_log)
+    creator = Creator(
+        database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS
+    )
     services = Services(
         create=creator,
         start=starter,
@@ -213,7 +218,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         listing=listing,
         inspect=Inspector(containers, execs, networks, logs, snapshots, events, paths),
         update=Updater(containers, events, host),
-        stats=Stats(containers, hierarchy, host, paths),
+        stats=Stats(containers, hierarchy, host, paths, scope),
         attach=Attacher(containers, events, logs),
         exec=execs,
         copy=Copier(containers, snapshots, mounting, events),
@@ -221,8 +226,8 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         events=events,
         system=System(
             containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
-            engine_id(database), config.log_driver, config.labels, config.debug,
-            (versions.text(versions.NEWEST), versions.text(versions.OLDEST)),
+            engine_id(database), config.log_driver, log_plugins, config.labels, config.debug,
+            (versions.text(versions.NEWEST), versions.text(versions.OLDEST)), cdi,
         ),
         volumes=volumes,
         networks=networks,

@@ -11,19 +11,20 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig, links, specgen
+from hafen.engine import copyup, guests, hostconfig, links, logconfig, specgen
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
 from hafen.engine.records import Container, Containers, Record
 from hafen.engine.volumes import VolumeRecord, Volumes
 from hafen.errors import InvalidArgument, NotFound, System
+from hafen.logs.driver import LogDriver
 from hafen.spec import mounts, names
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire.container import ContainerConfig, CreateRequest, CreateResponse
@@ -59,6 +60,7 @@ class Creator:
     host: HostFacts
     runtimes: Collection[str]
     default_log: LogConfig
+    log_drivers: Mapping[str, LogDriver]
 
     async def create(self, name: str | None, request: CreateRequest, platform: str | None = None) -> CreateResponse:
         if request == CreateRequest():
@@ -67,7 +69,6 @@ class Creator:
         config = ContainerConfig(**{field: getattr(request, field) for field in _CONFIG_FIELDS})
         hostconfig.check_config(config)
         hostconfig.check_host_config(wanted, config, self.host, self.runtimes)
-        hostconfig.refuse_missing(config, wanted)
         guests.check_options(config, wanted, bool(config.hostname))
         if wanted.init and not self.host.init:
             raise System(f"--init needs {TINI}, which is not installed here; install Debian's package tini")
@@ -75,9 +76,11 @@ class Creator:
         config = merge(config, image.config)
         path, args = command(config)
         self._check_others(wanted)
-        wanted = hostconfig.complete(wanted, self.host, self.default_log)
+        wanted = hostconfig.complete(wanted, self.host)
+        log = logconfig.completed(wanted.log_config, self.default_log, self.log_drivers)
         linked = links.requested(self.containers, wanted)
-        wanted = msgspec.structs.replace(wanted, links=None)  # they are the record's, and follow renames
+        # Links are the record's, and follow renames.
+        wanted = msgspec.structs.replace(wanted, log_config=log, links=None)
         networks = self.networks.check_networks(wanted, request.networking_config, config)
         points = self._mount_points(config, wanted)
         container_id = new_id()
@@ -114,6 +117,8 @@ class Creator:
         image = self.images.resolve(ref)
         if platform:
             actual = f"linux/{image.config_architecture}"
+            if platform.count("/") > 2 or not all(platform.split("/")):
+                raise InvalidArgument(f'"{platform}": cannot parse platform specifier: invalid argument')
             if "/".join(platform.split("/")[:2]) != actual:
                 raise NotFound(
                     f"image with reference {ref} was found but does not match the specified platform: "

@@ -1,37 +1,27 @@
 """Check a container's configuration as Docker does, and fill in its defaults; pure.
 
-The texts are those of moby's `daemon/container.go` and `daemon/daemon_unix.go`. What Docker has and Hafen has not yet
-is refused by name here, in `refuse_missing`, and nowhere else.
+The texts are those of moby's `daemon/container.go` and `daemon/daemon_unix.go`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import posixpath
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import msgspec
 
 from hafen.engine import specgen
 from hafen.engine.hostfacts import HostFacts
-from hafen.errors import InvalidArgument, NotImplemented, System
+from hafen.errors import InvalidArgument, System
 from hafen.kernel.caps import NAMES as CAPABILITIES
 from hafen.spec import units
 from hafen.spec.wire.container import ContainerConfig
-from hafen.spec.wire.hostconfig import HostConfig, LogConfig, Resources, RestartPolicy
+from hafen.spec.wire.hostconfig import HostConfig, Resources, RestartPolicy
 
 _MEGABYTE = 1024 * 1024
 _SMALLEST_MEMORY = 6 * _MEGABYTE
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
-OWN_LOG_DRIVER = "local"
-_DOCKERS_LOG_DRIVER = "json-file"
-_BOUNDS = frozenset(("max-size", "max-file", "compress", "mode", "max-buffer-size"))
-_LOG_OPTIONS = {
-    "json-file": _BOUNDS | {"labels", "labels-regex", "env", "env-regex", "tag"},
-    "local": _BOUNDS,
-    "none": frozenset[str](),
-}  # fmt: skip
-_ABSENT_LOG_DRIVERS = frozenset(("awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog", "etwlogs"))
 _ULIMITS = frozenset(
     (
         "core",
@@ -101,7 +91,6 @@ def check_host_config(wanted: HostConfig, config: ContainerConfig, host: HostFac
         specgen.parse_device_rule(rule)
     for option in wanted.security_opt or ():
         _check_security_option(option)
-    check_log_config(shown_log_config(wanted.log_config))
     for option in wanted.storage_opt:
         if option != "size":
             raise System(f"Unknown option {option}")
@@ -209,6 +198,8 @@ def _check_cpu(wanted: Resources, host: HostFacts) -> None:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < wanted.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if (wanted.cpu_realtime_runtime or wanted.cpu_realtime_period) and not host.cpu_realtime:
+        raise InvalidArgument("kernel does not support CPU real-time scheduler")
     if wanted.cpu_realtime_runtime and 0 < wanted.cpu_realtime_period < wanted.cpu_realtime_runtime:
         raise System("cpu real-time runtime cannot be higher than cpu real-time period")
     for text, available, what, shown in (
@@ -248,30 +239,7 @@ def _check_security_option(option: str) -> None:
         raise System(f'invalid --security-opt 2: "{option}"')
 
 
-def check_log_config(wanted: LogConfig) -> None:
-    """Driver and options of `--log-driver` and `--log-opt`."""
-    if wanted.type in _ABSENT_LOG_DRIVERS:
-        raise NotImplemented(f"log driver {wanted.type} is not implemented yet; local, json-file and none are")
-    known = _LOG_OPTIONS.get(wanted.type)
-    if known is None:
-        raise InvalidArgument(f"logger: no log driver named '{wanted.type}' is registered")
-    for name in wanted.config or ():
-        if name not in known:
-            raise InvalidArgument(f"unknown log opt '{name}' for {wanted.type} log driver")
-
-
-def refuse_missing(config: ContainerConfig, wanted: HostConfig) -> None:
-    """NotImplemented, by name, for what Docker has and Hafen has not yet."""
-    for feature in _missing(config, wanted):
-        raise NotImplemented(f"{feature} not implemented yet")
-
-
-def _missing(config: ContainerConfig, wanted: HostConfig) -> Iterator[str]:
-    if wanted.device_requests:
-        yield "requests for GPUs and other CDI devices (DeviceRequests) are"
-
-
-def complete(wanted: HostConfig, host: HostFacts, default_log: LogConfig) -> HostConfig:
+def complete(wanted: HostConfig, host: HostFacts) -> HostConfig:
     """The host configuration with Docker's defaults filled in, as `inspect` shows it."""
     default_paths = not wanted.privileged
     cgroupns = "private" if specgen.private_cgroup_namespace(wanted, host.cgroup_version) else "host"
@@ -287,30 +255,10 @@ def complete(wanted: HostConfig, host: HostFacts, default_log: LogConfig) -> Hos
             name=wanted.restart_policy.name or "no",
             maximum_retry_count=wanted.restart_policy.maximum_retry_count,
         ),
-        log_config=wanted.log_config if wanted.log_config.type else _log_config(wanted.log_config, default_log),
         runtime=wanted.runtime or "hafen",
         masked_paths=_paths(wanted.masked_paths, specgen.MASKED_PATHS, default_paths),
         readonly_paths=_paths(wanted.readonly_paths, specgen.READONLY_PATHS, default_paths),
-        port_bindings=wanted.port_bindings or {},
-        dns=wanted.dns or [],
-        dns_options=wanted.dns_options or [],
-        dns_search=wanted.dns_search or [],
     )
-
-
-def _log_config(wanted: LogConfig, default: LogConfig) -> LogConfig:
-    """Of a container that chose no driver. The record names none where it is the engine's own default, `local`, which
-    has to know the options that were given to what the client takes for Docker's default."""
-    options = {**(default.config or {}), **(wanted.config or {})}
-    if default.type != OWN_LOG_DRIVER:
-        return LogConfig(type=default.type, config=options)
-    return LogConfig(type="" if options.keys() <= _LOG_OPTIONS[OWN_LOG_DRIVER] else _DOCKERS_LOG_DRIVER, config=options)
-
-
-def shown_log_config(recorded: LogConfig) -> LogConfig:
-    """What clients see. A container that chose no driver says what it says at Docker: clients read output only from
-    drivers that they know to keep it (docker-py's `run` returns None for `local`)."""
-    return LogConfig(type=recorded.type or _DOCKERS_LOG_DRIVER, config=recorded.config or {})
 
 
 def _paths(given: list[str] | None, default: Collection[str], wanted: bool) -> list[str] | None:

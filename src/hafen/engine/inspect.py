@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hafen.engine import hostconfig, links
+from hafen.engine import links, logconfig
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.logs import Logs
@@ -68,7 +68,7 @@ class Inspector:
             host_config=msgspec.structs.replace(
                 record.host_config,
                 links=links.shown(self.containers, record),
-                log_config=hostconfig.shown_log_config(record.host_config.log_config),
+                log_config=logconfig.shown(record.host_config.log_config),
             ),
             graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
             mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],

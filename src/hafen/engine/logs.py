@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import quote_plus
 
-from hafen.engine.hostconfig import OWN_LOG_DRIVER
+from hafen.engine.logconfig import OWN_DRIVER
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
 from hafen.engine.shimlink import Exit
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, NotImplemented
 from hafen.kernel import inotify
 from hafen.logs.driver import Entry, LogDriver, LogFile, LogReader, choose
 from hafen.logs.timestamp import format_fixed
@@ -32,6 +33,7 @@ class Selection:
     tail: int | None = None
     timestamps: bool = False
     follow: bool = False
+    details: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +63,23 @@ class Logs:
         tail: str | None = None,
         timestamps: bool = False,
         follow: bool = False,
+        details: bool = False,
     ) -> LogStream:
         """`since` and `until` are unix times with an optional fraction, `tail` a number or `all`.
 
         NotFound for the container, InvalidArgument for a time, NotImplemented where its driver cannot be read.
         """
         container = self.containers.find(ref)
-        driver = self._driver(container)
-        selection = Selection(
-            stdout, stderr, parse_time("since", since), parse_time("until", until), parse_tail(tail), timestamps, follow
-        )
-        reader = driver.reader(self._file(container))
+        begin, end = parse_time("since", since), parse_time("until", until)
+        selection = Selection(stdout, stderr, begin, end, parse_tail(tail), timestamps, follow, details)
+        reader = self._reader(container)
         ended = container.shim.exited if container.shim is not None else None
         tty = container.record.config.tty
         return LogStream(tty, self._chunks(reader, self._file(container).directory, ended, selection, tty))
 
     def replay(self, container: Container, *, stdout: bool, stderr: bool, multiplexed: bool) -> Replay:
         """From the beginning; NotImplemented where the container's driver cannot be read."""
-        reader = self._driver(container).reader(self._file(container))
+        reader = self._reader(container)
         return Replay(reader, Selection(stdout, stderr), container.record.config.tty or not multiplexed)
 
     def log_path(self, container: Container) -> str:
@@ -86,7 +87,13 @@ class Logs:
         return self._driver(container).path(self._file(container))
 
     def _driver(self, container: Container) -> LogDriver:
-        return choose(container.record.host_config.log_config.type or OWN_LOG_DRIVER, self.drivers)
+        return choose(container.record.host_config.log_config.type or OWN_DRIVER, self.drivers)
+
+    def _reader(self, container: Container) -> LogReader:
+        driver = self._driver(container)
+        if not driver.readable(container.record.host_config.log_config.config or {}):
+            raise NotImplemented("configured logging driver does not support reading")
+        return driver.reader(self._file(container))
 
     def _file(self, container: Container) -> LogFile:
         return LogFile(self.paths.logs(container.id), container.id)
@@ -166,7 +173,8 @@ class Shape:
                 break
             if entry.stream not in self._wanted or (since is not None and entry.at < since) or not entry.data:
                 continue
-            data = self._stamped(entry) if self._selection.timestamps else entry.data
+            plain = not (self._selection.timestamps or self._selection.details)
+            data = entry.data if plain else self._headed(entry)
             pieces.append((entry.stream, data))
         if self._tty:
             return b"".join(data for _, data in pieces)
@@ -180,12 +188,16 @@ class Shape:
         until = self._selection.until
         return None if until is None else (until - time.time_ns()) / _SECOND
 
-    def _stamped(self, entry: Entry) -> bytes:
-        """A time before every line that begins here."""
-        stamp = format_fixed(entry.at).encode() + b" "
+    def _headed(self, entry: Entry) -> bytes:
+        """A time, and the log's attributes, before every line that begins here."""
+        head = f"{format_fixed(entry.at)} " if self._selection.timestamps else ""
+        if self._selection.details:
+            attributes = entry.attributes or {}
+            head += ",".join(f"{quote_plus(key)}={quote_plus(attributes[key])}" for key in sorted(attributes)) + " "
+        before = head.encode()
         body, end = entry.data[:-1], entry.data[-1:]
         inside, self._inside_line[entry.stream] = self._inside_line[entry.stream], end != b"\n"
-        return (b"" if inside else stamp) + body.replace(b"\n", b"\n" + stamp) + end
+        return (b"" if inside else before) + body.replace(b"\n", b"\n" + before) + end
 
 
 class _Changes:

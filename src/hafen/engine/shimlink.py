@@ -39,13 +39,15 @@ __all__ = [
 class LogConfig:
     """A log driver by Docker's name, its options, and the directory its files are in.
 
-    `attributes` are what json-file writes as `attrs` (labels and variables chosen by its options).
+    `attributes` are what json-file writes as `attrs` (labels and variables chosen by its options); `source` what else
+    a remote end is told: the fields of `logs.driver.Source`.
     """
 
     driver: str
     directory: str
     options: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +478,14 @@ def _spawn(request: SpawnRequest) -> protocol.Spawn:
         terminal=request.terminal,
         open_stdin=request.open_stdin,
         stdin_once=request.stdin_once,
-        log=protocol.Log(log.driver, dict(log.options), log.directory, request.container_id, dict(log.attributes)),
+        log=protocol.Log(
+            log.driver,
+            dict(log.options),
+            log.directory,
+            request.container_id,
+            dict(log.attributes),
+            dict(log.source),
+        ),
         runtime=request.runtime,
         clients=[],
     )

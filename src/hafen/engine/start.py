@@ -21,18 +21,18 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from hafen.engine import hostfacts, links, seccomp, specgen
+from hafen.engine import hostfacts, links, logconfig, seccomp, specgen
+from hafen.engine.cdi import Registry
 from hafen.engine.events import Events
 from hafen.engine.exits import Exits
 from hafen.engine.guests import Attached, Guest
-from hafen.engine.hostconfig import OWN_LOG_DRIVER
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.mounting import Mounting
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, Record
-from hafen.engine.shimlink import AttachClient, LogConfig, NetnsHandle, Shim, ShimLink, SpawnRequest
-from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed, System
+from hafen.engine.shimlink import AttachClient, NetnsHandle, Shim, ShimLink, SpawnRequest
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed, System, Unavailable
 from hafen.spec import lifecycle, runtime_config
 from hafen.spec.lifecycle import Action
 from hafen.spec.runtime_config import Device, DeviceRule
@@ -58,6 +58,7 @@ class Starter:
     host: HostFacts
     paths: Paths
     runtimes: Mapping[str, str]
+    cdi: Registry
 
     async def start(self, ref: str, detach_keys: str | None = None) -> None:
         """`detach_keys` is what the client will attach with; the attach itself carries them."""
@@ -128,12 +129,14 @@ class Starter:
                 device_numbers=block_devices(record.host_config),
                 linked=linked,
             )
-            config = specgen.build(record, self.host, found)
+            config = self.cdi.inject(specgen.build(record, self.host, found), record.host_config.device_requests or ())
             request = self._request(record, config, netns)
             try:
                 shim = await self.shims.spawn(request, clients)
             except StartFailed as error:
                 raise StartFailed(f"{_FAILED}{error.message}: unknown", error.exit_code) from error
+            except Unavailable as error:  # of the log's remote end, or of a shim that was killed
+                raise System(f"failed to create task for container: {error.message}") from error
             except System as error:
                 raise System(f"{_FAILED}unable to start container process: {error.message}: unknown") from error
             except InvalidArgument as error:  # what only the runtime can see: users, the working directory, sysctls
@@ -159,11 +162,7 @@ class Starter:
             data_dir=self.paths.container(record.id),
             config=runtime_config.to_json(config),
             rootfs=self.snapshotter.mounts(record.id),
-            log=LogConfig(
-                driver=wanted.log_config.type or OWN_LOG_DRIVER,
-                directory=self.paths.logs(record.id),
-                options=wanted.log_config.config or {},
-            ),
+            log=logconfig.of_spawn(record, self.paths.logs(record.id)),
             netns_fd=None if netns is None else netns.fd,
             terminal=record.config.tty,
             open_stdin=record.config.open_stdin,

@@ -13,6 +13,7 @@ from importlib import metadata
 
 import msgspec
 
+from hafen.engine.cdi import Registry
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.images import Images
@@ -23,7 +24,6 @@ from hafen.engine.records import Containers
 from hafen.engine.volumes import Volumes
 from hafen.errors import NotImplemented
 from hafen.kernel.cgroup import Hierarchy
-from hafen.logs.drivers import DRIVERS
 from hafen.spec import units
 from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
@@ -51,9 +51,11 @@ class System:
     runtimes: Mapping[str, str]
     engine_id: str
     log_driver: str
+    log_drivers: list[str]
     labels: tuple[str, ...]
     debug: bool
     api_versions: tuple[str, str]
+    cdi: Registry
 
     async def version(self) -> wire.SystemVersion:
         version = metadata.version("hafen")
@@ -95,9 +97,7 @@ class System:
             images=len(await self.images.list()),
             driver=shown_driver(self.snapshotter.name),
             driver_status=_driver_status(self.snapshotter.name, self.paths.data_root),
-            plugins=wire.PluginsInfo(
-                volume=["local"], network=["bridge", "host", "null"], log=sorted(set(DRIVERS) - {"none"})
-            ),
+            plugins=wire.PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=self.log_drivers),
             memory_limit="memory" in has,
             swap_limit="memory" in has and _swap_accounting(old),
             cpu_cfs_period="cpu" in has,
@@ -133,6 +133,8 @@ class System:
             runtimes={name: wire.RuntimeInfo(path=path) for name, path in self.runtimes.items()},
             default_runtime="hafen",
             live_restore_enabled=True,
+            cdi_spec_dirs=list(self.cdi.directories),
+            discovered_devices=[wire.DeviceInfo(source="cdi", id=name) for name in sorted(self.cdi.devices())],
             init_binary="tini" if self.host.init else "",
             firewall_backend=wire.FirewallInfo(driver="nftables"),
             security_options=["name=seccomp,profile=builtin", *(["name=apparmor"] if self.host.apparmor else [])]

@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 
-from hafen.errors import InvalidArgument, NotImplemented
-from hafen.logs.driver import Background, LogFile, LogReader, Options
+from hafen.errors import NotImplemented
+from hafen.logs.driver import Background, LogFile, LogReader, LogSender, Source
+from hafen.logs.options import Options
 
 
 class DiscardDriver:
     name = "none"
-    readable = False
+
+    def available(self) -> bool:
+        return True
+
+    def readable(self, options: Options) -> bool:
+        return False
 
     def validate(self, options: Options) -> None:
-        if options:
-            raise InvalidArgument("invalid logging opts for driver none")
+        """Docker looks at none of them."""
 
     def path(self, log: LogFile) -> str:
         return ""
@@ -22,11 +27,16 @@ class DiscardDriver:
     ) -> "DiscardWriter":
         return DiscardWriter()
 
+    def sender(self, source: Source, options: Options) -> LogSender | None:
+        return None
+
     def reader(self, log: LogFile) -> LogReader:
         raise NotImplemented("configured logging driver does not support reading")
 
 
 class DiscardWriter:
+    full = False
+
     def write(self, stream: int, data: bytes, at: int) -> None:
         pass
 

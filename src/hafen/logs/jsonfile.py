@@ -5,7 +5,6 @@ several, only the last of which ends in a newline. `<id>-json.log` is written, `
 older. (moby daemon/logger/jsonfilelog, daemon/logger/copier.go, daemon/logger/loggerutils/logfile.go)
 """
 
-import codecs
 import fcntl
 import json
 import os
@@ -14,18 +13,19 @@ import zlib
 from collections.abc import Mapping
 
 from hafen.errors import InvalidArgument
-from hafen.logs.driver import Background, Entry, LogFile, Options, check_common, parse_bool, parse_count, parse_size
-from hafen.logs.timestamp import Parser, format_nano
+from hafen.logs.driver import Background, LogFile, LogSender, Source
+from hafen.logs.gotext import MARK, decode
+from hafen.logs.jsonreader import JSONFileReader, last_time
+from hafen.logs.lines import Lines
+from hafen.logs.options import ATTRIBUTES, Options, check_known, parse_bool, parse_count, parse_size
+from hafen.logs.timestamp import format_nano
 from hafen.values import NamedTuple
 
-LINE = 16 << 10
 _BLOCK = 256 << 10
-_OPTIONS = (
-    "max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
-)  # fmt: skip
+_OPTIONS = ("max-size", "max-file", "compress", "tag", *ATTRIBUTES)
 _NAMES = {1: "stdout", 2: "stderr"}
-_STREAMS = {name: stream for stream, name in _NAMES.items()}
-_GZIP = 31  # zlib's window bits for the gzip format
+# gzip's header: deflate, an extra field, no time, unknown system; as Go's compress/gzip writes it.
+_GZIP_HEADER = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff"
 
 # Go's encoder (moby pkg/jsonlog): control characters by number but for \n and \r, and what HTML and JavaScript mind.
 # The backslash first, as the others bring backslashes; no newline, as lines are split at it.
@@ -34,17 +34,8 @@ _ESCAPES = (
     ('"', '\\"'),
     ("\r", "\\r"),
     *((chr(code), f"\\u{code:04x}") for code in (*range(0x20), *b"<>&", 0x2028, 0x2029) if code not in (10, 13)),
-    ("\ud800", "\\ufffd"),
+    (MARK, "\\ufffd"),
 )
-
-
-def _replace_invalid(error: UnicodeError) -> tuple[str, int]:
-    """One replacement per byte, as Go does; a lone surrogate stands for it, since U+FFFD itself is not escaped."""
-    assert isinstance(error, UnicodeDecodeError)
-    return "\ud800" * (error.end - error.start), error.end
-
-
-codecs.register_error("hafen-go", _replace_invalid)
 
 
 class _Limits(NamedTuple):
@@ -55,14 +46,15 @@ class _Limits(NamedTuple):
 
 class JSONFileDriver:
     name = "json-file"
-    readable = True
+
+    def available(self) -> bool:
+        return True
+
+    def readable(self, options: Options) -> bool:
+        return True
 
     def validate(self, options: Options) -> None:
-        for option in options:
-            if option not in _OPTIONS:
-                raise InvalidArgument(f"unknown log opt '{option}' for json-file log driver")
-        check_common(options)
-        _limits(options)
+        check_known(options, _OPTIONS, "unknown log opt '{}' for json-file log driver")
 
     def path(self, log: LogFile) -> str:
         return f"{log.directory}/{log.container_id}-json.log"
@@ -70,15 +62,23 @@ class JSONFileDriver:
     def writer(
         self, log: LogFile, options: Options, attributes: Mapping[str, str], background: Background
     ) -> "JSONFileWriter":
+        limits = _limits(options)
         os.makedirs(log.directory, mode=0o700, exist_ok=True)
-        return JSONFileWriter(self.path(log), _limits(options), attributes, background)
+        return JSONFileWriter(self.path(log), limits, attributes, background)
 
-    def reader(self, log: LogFile) -> "JSONFileReader":
+    def sender(self, source: Source, options: Options) -> LogSender | None:
+        return None
+
+    def reader(self, log: LogFile) -> JSONFileReader:
         return JSONFileReader(self.path(log))
 
 
 def _limits(options: Options) -> _Limits:
-    size = parse_size(options["max-size"]) if options.get("max-size", "-1") != "-1" else 0
+    size = 0
+    if "max-size" in options:
+        size = parse_size(options["max-size"], 1000)
+        if size == 0:
+            raise InvalidArgument("max-size must be a positive number")
     files = parse_count(options.get("max-file", "1"))
     if files < 1:
         raise InvalidArgument("max-file cannot be less than 1")
@@ -89,52 +89,63 @@ def _limits(options: Options) -> _Limits:
 
 
 class JSONFileWriter:
+    full = False
+
     def __init__(self, path: str, limits: _Limits, attributes: Mapping[str, str], background: Background) -> None:
         self._path = path
         self._limits = limits
         self._background = background
-        attrs = f'"attrs":{json.dumps(dict(attributes), separators=(",", ":"), sort_keys=True)},' if attributes else ""
+        attrs = f'"attrs":{_attributes(attributes)},' if attributes else ""
         self._middle = {stream: f'","stream":"{name}",{attrs}"time":"' for stream, name in _NAMES.items()}
-        self._partial = {1: b"", 2: b""}
+        self._lines = Lines()
         self._file = -1
         self._open()
         self._take_back_torn_line()
 
     def write(self, stream: int, data: bytes, at: int) -> None:
-        data = self._partial[stream] + data
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        whole = len(rest) // LINE * LINE
-        self._partial[stream] = rest[whole:]
-        tail = f'{self._middle[stream]}{format_nano(at)}"}}\n'
-        if max(map(len, lines), default=0) < LINE:
-            block = data[: len(data) - len(rest)]
-            text = _escape(block)
-            out = f'{{"log":"{text}'.replace("\n", f'\\n{tail}{{"log":"')[: -len('{"log":"')] if block else ""
-        else:
-            out = "".join(_long_line(line, tail) for line in lines)
-        out += "".join(_encode(rest[start : start + LINE], tail) for start in range(0, whole, LINE))
-        self._write(out.encode())
+        block = self._lines.block(stream, data)
+        if block is None:
+            for line in self._lines.feed(stream, data, at):
+                end = b"" if line.piece is not None and not line.piece.last else b"\n"
+                self._write(self._encoded(stream, line.text + end, line.at))
+        elif block:
+            tail = f'{self._middle[stream]}{format_nano(at)}"}}\n'
+            out = f'{{"log":"{_escape(block)}'.replace("\n", f'\\n{tail}{{"log":"')[: -len('{"log":"')]
+            self._write(out.encode())
 
     @property
     def resting(self) -> bool:
-        return not any(self._partial.values())
+        return self._lines.resting
 
     def close(self) -> None:
-        at = 0
-        for stream, rest in self._partial.items():
-            if rest:
-                at = at or time.time_ns()
-                self._write(_encode(rest, f'{self._middle[stream]}{format_nano(at)}"}}\n').encode())
-                self._partial[stream] = b""
+        for line in self._lines.finish(time.time_ns()):
+            self._write(self._encoded(line.stream, line.text, line.at))
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
+    def _encoded(self, stream: int, text: bytes, at: int) -> bytes:
+        escaped = _escape(text).replace("\n", "\\n")
+        return f'{{"log":"{escaped}{self._middle[stream]}{format_nano(at)}"}}\n'.encode()
+
     def _write(self, out: bytes) -> None:
+        """Whole lines; the next file begins with the line after the one that reached the limit."""
+        limit = self._limits.size
+        while limit and self._size + len(out) >= limit:
+            if self._size < limit:
+                end = (
+                    out.index(b"\n", max(0, limit - self._size - 1)) + 1 if len(out) > limit - self._size else len(out)
+                )
+                self._append(out[:end])
+                out = out[end:]
+            if not out:
+                return
+            if not self._rotate():
+                break
+        self._append(out)
+
+    def _append(self, out: bytes) -> None:
         try:
-            if self._limits.size and self._size >= self._limits.size:
-                self._rotate()
             written = os.write(self._file, out)
             if written == len(out):
                 self._size += written
@@ -160,190 +171,76 @@ class JSONFileWriter:
             self._size -= len(tail) - (tail.rfind(b"\n") + 1)
             os.ftruncate(self._file, self._size)
 
-    def _rotate(self) -> None:
-        if self._limits.files < 2:
-            os.ftruncate(self._file, 0)
-            self._size = 0
-            return
+    def _rotate(self) -> bool:
+        """Whether there is an empty file now; not so while the last is being compressed: this one grows meanwhile."""
         lock = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # the last file is still being compressed: this one may grow meanwhile
-            os.close(lock)
-            return
-        try:
             for number in range(self._limits.files - 1, 0, -1):
                 older = self._path if number == 1 else f"{self._path}.{number - 1}"
                 for suffix in ("", ".gz"):
                     _unlink(f"{self._path}.{number}{suffix}")
                     if os.path.exists(older + suffix):
                         os.rename(older + suffix, f"{self._path}.{number}{suffix}")
+            if self._limits.files == 1:  # not emptied: a follower reads the old one to its end
+                _unlink(self._path)
             self._open()
+        except OSError:  # BlockingIOError; no space for a directory's entry
+            return False
         finally:
             os.close(lock)
         if self._limits.compress:
-            path = f"{self._path}.1"
-            self._background(lambda: _compress(path))
+            path, files = self._path, self._limits.files
+            self._background(lambda: _compress_older(path, files))
+        return self._size == 0
+
+
+def _attributes(attributes: Mapping[str, str]) -> str:
+    text = json.dumps(dict(attributes), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def _escape(data: bytes) -> str:
     """One search per character that needs it: many times the speed of str.translate, as few occur."""
-    text = data.decode(errors="hafen-go")
+    text = decode(data)
     for character, escape in _ESCAPES:
         if character in text:
             text = text.replace(character, escape)
     return text
 
 
-def _encode(line: bytes, tail: str) -> str:
-    text = _escape(line).replace("\n", "\\n")
-    return f'{{"log":"{text}{tail}'
-
-
-def _long_line(line: bytes, tail: str) -> str:
-    """A line without its newline, as the pieces that the 16 KiB buffer makes of it."""
-    whole = len(line) // LINE * LINE
-    pieces = [_encode(line[start : start + LINE], tail) for start in range(0, whole, LINE)]
-    return "".join([*pieces, _encode(line[whole:] + b"\n", tail)])
-
-
-class JSONFileReader:
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._parser = Parser()
-        self._file = -1
-        self._modified = -1  # of the file that was read to its end last
-        self._rest = b""
-        self._pending: list[Entry] | None = None
-
-    def read(self) -> list[Entry]:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            if pending:
-                return pending
-        while True:
-            if self._file < 0 and not self._next():
-                return []
-            replaced = self._replaced()  # before reading: what is still to come in this file has come by then
-            data = os.read(self._file, _BLOCK)
-            if data:
-                entries = self._parse(data)
-                if entries:
-                    return entries
-            elif replaced:
-                self._modified = os.fstat(self._file).st_mtime_ns
-                self._close()
-                self._rest = b""
-            else:
-                if os.fstat(self._file).st_size < os.lseek(self._file, 0, os.SEEK_CUR):
-                    os.lseek(self._file, 0, os.SEEK_SET)  # max-file=1: the file was emptied
-                    self._rest = b""
-                    continue
-                return []
-
-    def skip_to_tail(self, lines: int) -> None:
-        kept: list[Entry] = []
-        while entries := self.read():
-            kept = (kept + entries)[-_messages(kept + entries, lines) :] if lines > 0 else []
-        self._pending = kept
-
-    def skip_to_time(self, at: int) -> None:
-        """Docker's files have no index."""
-
-    def close(self) -> None:
-        self._close()
-
-    def _parse(self, data: bytes) -> list[Entry]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        entries = []
-        for line in lines:
-            try:
-                value = json.loads(line)
-                at = self._parser.parse(value["time"])
-                entries.append(Entry(at, _STREAMS[value["stream"]], value["log"].encode()))
-            except (ValueError, KeyError, TypeError):  # a line that was cut, or somebody wrote
-                continue
-        return entries
-
-    def _next(self) -> bool:
-        """Open the oldest file that is newer than the one read last."""
-        names = [self._path] + [f"{self._path}.{n}{suffix}" for n in range(1, 100) for suffix in ("", ".gz")]
-        found = []
-        for age, name in enumerate(names):
-            try:
-                stat = os.stat(name)
-            except FileNotFoundError:
-                continue
-            if stat.st_mtime_ns > self._modified or name == self._path:
-                found.append((-age, name))
-        for _, name in sorted(found):
-            try:
-                self._file = _open_plain(name)
-                return True
-            except FileNotFoundError:  # renamed meanwhile: its new name was seen, or will be
-                continue
-        return False
-
-    def _replaced(self) -> bool:
-        try:
-            current = os.stat(self._path)
-        except FileNotFoundError:  # between rename and creation
-            return False
-        mine = os.fstat(self._file)
-        return (current.st_dev, current.st_ino) != (mine.st_dev, mine.st_ino)
-
-    def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-
-def _messages(entries: list[Entry], lines: int) -> int:
-    """How many entries at the end make up `lines` lines; pieces of a long line count as one."""
-    count = 0
-    for position in range(len(entries) - 1, -1, -1):
-        if entries[position].data.endswith(b"\n") or position == len(entries) - 1:
-            count += 1
-            if count > lines:
-                return len(entries) - 1 - position
-    return len(entries)
-
-
-def _open_plain(path: str) -> int:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if not path.endswith(".gz"):
-        return file
-    try:
-        plain = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        decompress = zlib.decompressobj(_GZIP)
-        while data := os.read(file, _BLOCK):
-            os.write(plain, decompress.decompress(data))
-        stat = os.fstat(file)
-        os.utime(plain, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
-        os.lseek(plain, 0, os.SEEK_SET)
-        return plain
-    finally:
-        os.close(file)
-
-
-def _compress(path: str) -> None:
-    """Docker's `.gz` beside the file, with the time of its last line; then without the file. Locks rotation out."""
+def _compress_older(path: str, files: int) -> None:
+    """At the lowest priority: the container wants the processor. Locks rotation out."""
     os.nice(19)
     lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with open(path, "rb", buffering=0) as source, open(f"{path}.gz.new", "wb") as target:
-            compress = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
-            while data := source.read(_BLOCK):
-                target.write(compress.compress(data))
-            target.write(compress.flush())
-            stat = os.fstat(source.fileno())
-        os.chmod(f"{path}.gz.new", 0o640)
-        os.utime(f"{path}.gz.new", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
-        os.rename(f"{path}.gz.new", f"{path}.gz")
-        os.unlink(path)
+        for number in range(1, files):
+            if os.path.exists(f"{path}.{number}"):
+                _compress(f"{path}.{number}")
     finally:
         os.close(lock)
+
+
+def _compress(path: str) -> None:
+    """Docker's `.gz` beside the file, with the time of its last line in the header; then without the file."""
+    with open(path, "rb", buffering=0) as source, open(f"{path}.gz.new", "wb") as target:
+        extra = b'{"lastTime":"%s"}' % format_nano(last_time(source.fileno())).encode()
+        target.write(_GZIP_HEADER + len(extra).to_bytes(2, "little") + extra)
+        compress = zlib.compressobj(6, zlib.DEFLATED, -15)
+        checksum = 0
+        while data := source.read(_BLOCK):
+            checksum = zlib.crc32(data, checksum)
+            target.write(compress.compress(data))
+        stat = os.fstat(source.fileno())
+        size = (stat.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+        target.write(compress.flush() + checksum.to_bytes(4, "little") + size)
+    os.chmod(f"{path}.gz.new", 0o640)
+    os.utime(f"{path}.gz.new", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    os.rename(f"{path}.gz.new", f"{path}.gz")
+    os.unlink(path)
 
 
 def _unlink(path: str) -> None:

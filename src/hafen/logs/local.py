@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Mapping
 
 from hafen.errors import InvalidArgument
-from hafen.logs.driver import Background, Entry, LogFile, Options, check_common, parse_bool, parse_count, parse_size
+from hafen.logs.driver import Background, Entry, LogFile, LogSender, Source
+from hafen.logs.options import Options, check_known, parse_bool, parse_count, parse_size
 from hafen.values import NamedTuple
 
 _HEADER = struct.Struct("<IBQ")
@@ -24,6 +25,7 @@ _OVERHEAD = _HEADER.size + _TRAILER.size
 _BLOCK = 256 << 10
 _LARGEST = 64 << 20  # no writer makes such a record
 _STREAMS = (1, 2)
+_DEFAULT_SIZE = 20 << 20
 
 
 class _Limits(NamedTuple):
@@ -34,14 +36,15 @@ class _Limits(NamedTuple):
 
 class LocalDriver:
     name = "local"
-    readable = True
+
+    def available(self) -> bool:
+        return True
+
+    def readable(self, options: Options) -> bool:
+        return True
 
     def validate(self, options: Options) -> None:
-        for option in options:
-            if option not in ("max-size", "max-file", "compress", "mode", "max-buffer-size"):
-                raise InvalidArgument(f"unknown log opt '{option}' for log driver local")
-        check_common(options)
-        _limits(options)
+        check_known(options, ("max-size", "max-file", "compress"), "unknown log opt '{}' for log driver local")
 
     def path(self, log: LogFile) -> str:
         return ""
@@ -49,34 +52,39 @@ class LocalDriver:
     def writer(
         self, log: LogFile, options: Options, attributes: Mapping[str, str], background: Background
     ) -> "LocalWriter":
+        limits = _limits(options)
         os.makedirs(log.directory, mode=0o700, exist_ok=True)
-        return LocalWriter(log.directory, _limits(options), background)
+        return LocalWriter(log.directory, limits, background)
+
+    def sender(self, source: Source, options: Options) -> LogSender | None:
+        return None
 
     def reader(self, log: LogFile) -> "LocalReader":
         return LocalReader(log.directory)
 
 
 def _limits(options: Options) -> _Limits:
+    """InvalidArgument with the texts that Docker has at the start of a container."""
     try:
-        size = parse_size(options.get("max-size", "20m"))
-        if size == 0:
-            raise InvalidArgument("must be larger than 0")
+        size = parse_size(options.get("max-size", "0"))
     except InvalidArgument as error:
         raise InvalidArgument(f"invalid value for max-size: {options['max-size']}: {error}") from None
     try:
         files = parse_count(options.get("max-file", "5"))
-        if files < 1:
-            raise InvalidArgument("must be at least 1")
     except InvalidArgument as error:
         raise InvalidArgument(f"invalid value for max-file: {options['max-file']}: {error}") from None
     try:
         compress = parse_bool(options.get("compress", "true"))
     except InvalidArgument as error:
         raise InvalidArgument(f"error reading compress log option: {error}") from None
-    return _Limits(size, files, compress)
+    if compress and files < 2:
+        raise InvalidArgument("compression cannot be enabled when max file count is 1")
+    return _Limits(size or _DEFAULT_SIZE, max(1, files), compress)
 
 
 class LocalWriter:
+    full = False
+
     def __init__(self, directory: str, limits: _Limits, background: Background) -> None:
         self._directory = directory
         self._limits = limits

@@ -17,12 +17,13 @@ import time
 from hafen import errors
 from hafen.kernel import process as kernel_process
 from hafen.kernel.cgroup import Cgroup, Hierarchy, OOMWatch
-from hafen.logs.driver import LogFile, LogWriter, choose
+from hafen.logs.driver import LogFile, LogWriter, Source, choose
 from hafen.logs.drivers import DRIVERS
 from hafen.runtime import resources
 from hafen.shim import files, foreign, protocol, setup
 from hafen.shim.clients import AttachedClient
 from hafen.shim.control import Control, Request
+from hafen.shim.forwarder import Forwarder
 from hafen.shim.helper import Helper
 from hafen.shim.launch import Streams, set_up_beside, set_up_message
 from hafen.shim.loop import READ, Loop
@@ -106,7 +107,7 @@ class Shim:
         self._exec_exits = state["exec_exits"]
         files.redirect_errors(spawn.data_dir)
         self._group = self._hierarchy.open(state["cgroup"])
-        self._open_log(spawn)
+        self._open_log(spawn, first=False)
         found: dict[str, int] = {}
         for role, descriptor in zip(state["roles"], descriptors, strict=True):
             if role in ("connection", "listener"):
@@ -182,7 +183,7 @@ class Shim:
             clients += [(client, request.take_socket(client.socket)) for client in spawn.clients]
             files.redirect_errors(spawn.data_dir)
             self._group = self._hierarchy.open(setup.read_config(spawn).get("linux", {}).get("cgroupsPath", ""))
-            self._open_log(spawn)
+            self._open_log(spawn, first=True)
             self._control.listen(spawn.run_dir)
             message, descriptors, streams = set_up_message(spawn.terminal, spawn.open_stdin)
             if spawn.netns is not None:
@@ -235,11 +236,22 @@ class Shim:
         self._keeper.send(b"init %d" % self._init.pid)
         self._rest()
 
-    def _open_log(self, spawn: Spawn) -> None:
-        driver = choose(spawn.log.driver, DRIVERS)
-        driver.validate(spawn.log.options)
-        file = LogFile(spawn.log.directory, spawn.log.container_id)
-        self._log = driver.writer(file, spawn.log.options, spawn.log.attributes, self._helper.start)
+    def _open_log(self, spawn: Spawn, *, first: bool) -> None:
+        """Unavailable where the log's remote end is not there at the start of the container; later nobody minds."""
+        log = spawn.log
+        driver = choose(log.driver, DRIVERS)
+        try:
+            self._log = driver.writer(
+                LogFile(log.directory, log.container_id), log.options, log.attributes, self._helper.start
+            )
+            sender = driver.sender(Source(spawn.container_id, log.attributes, **log.source), log.options)
+        except errors.InvalidArgument as error:
+            raise errors.Unavailable(f"failed to initialize logging driver: {error}") from error
+        if sender is not None:
+            self._log = forwarder = Forwarder(self.loop, self._reaper, self._log, sender, log.options)
+            forwarder.on_done = self._leave_if_done
+            if first:
+                forwarder.open()
 
     def _watch_oom(self, watch: OOMWatch | None) -> None:
         self._oom = watch
@@ -308,6 +320,8 @@ class Shim:
             on_drained=process.drained,
             on_client_done=self._client_done,
         )
+        if isinstance(sink, Forwarder):
+            sink.on_room = process.io.output_room
         return process
 
     # --- what engines ask --------------------------------------------------------------------------------------
@@ -463,7 +477,12 @@ class Shim:
 
     def _leave_if_done(self) -> None:
         assert self._init is not None
-        if not self._init.io.clients and not any(process.io.clients for process in self._execs.values()):
+        sending = isinstance(self._log, Forwarder) and self._log.busy
+        if (
+            not sending
+            and not self._init.io.clients
+            and not any(process.io.clients for process in self._execs.values())
+        ):
             self.loop.stop()
 
     def _clean_up(self) -> None:
@@ -527,6 +546,8 @@ class Shim:
 
 class _Nowhere:
     """The output of an exec is not logged."""
+
+    full = False
 
     def write(self, stream: int, data: bytes, at: int) -> None:
         pass

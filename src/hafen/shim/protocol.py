@@ -71,13 +71,17 @@ class Client(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Where output goes: a driver by name, its options, its directory, and json-file's `attrs`."""
+    """Where output goes: a driver by name, its options, its directory, json-file's `attrs`.
+
+    `source` are the fields of `logs.driver.Source` that a remote driver sends, but for the id and the attributes.
+    """
 
     driver: str
     options: dict[str, str]
     directory: str
     container_id: str
     attributes: dict[str, str]
+    source: dict[str, str]
 
 
 class Spawn(NamedTuple):

@@ -26,6 +26,10 @@ class Sink(Protocol):
     def write(self, stream: int, data: bytes, at: int) -> None:
         """`at` in nanoseconds since the epoch. Raises nothing."""
 
+    @property
+    def full(self) -> bool:
+        """Whether the process has to wait; who makes the sink calls `ProcessIO.output_room` when that is over."""
+
 
 def output_pipe() -> tuple[int, int]:
     """A large pipe; the read end, ours, does not block."""
@@ -182,7 +186,7 @@ class ProcessIO:
             if self._input is not None:
                 self._input.finish()
         else:
-            client.end("detach")
+            client.end("gone")
 
     def client_done(self, client: AttachedClient) -> None:
         if client in self.clients:
@@ -193,8 +197,8 @@ class ProcessIO:
         self._on_client_done(client)
 
     def output_room(self) -> None:
-        """Read on if no client is full any more."""
-        if self._held and not any(client.full for client in self.clients):
+        """Read on if no client is full any more, nor the log."""
+        if self._held and not self._crowded():
             self._hold(False)
 
     def drain(self) -> None:
@@ -241,9 +245,12 @@ class ProcessIO:
         for client in tuple(self.clients):
             if client.wants(stream):
                 client.write(stream, data)
-        if not self._held and any(client.full for client in self.clients):
+        if not self._held and self._crowded():
             self._hold(True)
         return True
+
+    def _crowded(self) -> bool:
+        return self._sink.full or any(client.full for client in self.clients)
 
     def _end(self, descriptor: int) -> None:
         del self._outputs[descriptor]

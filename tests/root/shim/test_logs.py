@@ -43,7 +43,8 @@ class Reading:
         assert self.shim is not None
         config = SimpleNamespace(tty=self.terminal)
         record = SimpleNamespace(
-            config=config, host_config=SimpleNamespace(log_config=SimpleNamespace(type=self.driver))
+            config=config,
+            host_config=SimpleNamespace(log_config=SimpleNamespace(type=self.driver, config=self.options)),
         )
         container = SimpleNamespace(id=self.shim.container_id, record=record, shim=self.shim)
         containers = cast(Containers, SimpleNamespace(find=lambda _: container))

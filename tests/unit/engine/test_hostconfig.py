@@ -4,12 +4,10 @@ import pytest
 
 from hafen.engine import hostconfig
 from hafen.engine.hostfacts import HostFacts
-from hafen.errors import HafenError, InvalidArgument, NotImplemented, System
+from hafen.errors import HafenError, InvalidArgument, System
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.hostconfig import (
-    DeviceRequest,
     HostConfig,
-    LogConfig,
     RestartPolicy,
     Ulimit,
 )
@@ -28,7 +26,6 @@ HOST = HostFacts(
     apparmor=False,
     init=True,
 )
-LOG = LogConfig(type="local", config={})
 
 
 def check(wanted: HostConfig, config: ContainerConfig | None = None) -> None:
@@ -100,11 +97,6 @@ def check(wanted: HostConfig, config: ContainerConfig | None = None) -> None:
             "can't create 'AutoRemove' container with restart policy",
         ),
         (HostConfig(runtime="foo"), "unknown or invalid runtime name: foo"),
-        (HostConfig(log_config=LogConfig(type="foo")), "logger: no log driver named 'foo' is registered"),
-        (
-            HostConfig(log_config=LogConfig(type="json-file", config={"foo": "x"})),
-            "unknown log opt 'foo' for json-file log driver",
-        ),
         (HostConfig(extra_hosts=["foo"]), 'bad format for add-host: "foo"'),
         (
             HostConfig(port_bindings={"80": [PortBinding(host_port="x")]}),
@@ -152,22 +144,6 @@ def test_invalid_config(config: ContainerConfig, message: str) -> None:
     assert caught.value.message == message
 
 
-@pytest.mark.parametrize(
-    ("config", "wanted", "name"),
-    [
-        (ContainerConfig(), HostConfig(device_requests=[DeviceRequest(count=-1)]), "DeviceRequests"),
-    ],
-)
-def test_refused_by_name(config: ContainerConfig, wanted: HostConfig, name: str) -> None:
-    with pytest.raises(NotImplemented, match=name):
-        hostconfig.refuse_missing(config, wanted)
-
-
-def test_absent_log_drivers_are_refused_by_name() -> None:
-    with pytest.raises(NotImplemented, match="log driver journald is not implemented yet"):
-        hostconfig.check_log_config(LogConfig(type="journald"))
-
-
 def test_conflicts_with_shared_namespaces() -> None:
     config = ContainerConfig(hostname="foo")
     for wanted in (HostConfig(uts_mode="host"), HostConfig(network_mode="container:x")):
@@ -176,12 +152,12 @@ def test_conflicts_with_shared_namespaces() -> None:
 
 
 def test_defaults() -> None:
-    shown = hostconfig.complete(HostConfig(memory=1 << 26), HOST, LOG)
+    shown = hostconfig.complete(HostConfig(memory=1 << 26), HOST)
     assert shown.memory_swap == 1 << 27
     assert (shown.network_mode, shown.ipc_mode, shown.cgroupns_mode) == ("bridge", "private", "host")
-    assert (shown.shm_size, shown.restart_policy.name, shown.log_config.type) == (64 << 20, "no", "local")
+    assert (shown.shm_size, shown.restart_policy.name) == (64 << 20, "no")
     assert "/proc/kcore" in (shown.masked_paths or ())
-    assert hostconfig.complete(HostConfig(privileged=True), HOST, LOG).masked_paths == []
+    assert hostconfig.complete(HostConfig(privileged=True), HOST).masked_paths == []
     unconfined = HostConfig(security_opt=["systempaths=unconfined"])
-    assert hostconfig.complete(unconfined, HOST, LOG).readonly_paths == []
-    assert hostconfig.complete(HostConfig(masked_paths=["/x"]), HOST, LOG).masked_paths == ["/x"]
+    assert hostconfig.complete(unconfined, HOST).readonly_paths == []
+    assert hostconfig.complete(HostConfig(masked_paths=["/x"]), HOST).masked_paths == ["/x"]

@@ -17,16 +17,17 @@ class TestLocal(LogsSuite):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "a"}, "unknown log opt 'labels' for log driver local"),
         ({"max-size": "-1"}, "invalid value for max-size: -1: invalid size: '-1'"),
         ({"max-file": "x"}, 'invalid value for max-file: x: strconv.Atoi: parsing "x": invalid syntax'),
         ({"compress": "x"}, 'error reading compress log option: strconv.ParseBool: parsing "x": invalid syntax'),
-        ({"mode": "x"}, "logger: logging mode not supported: x"),
+        ({"max-file": "1"}, "compression cannot be enabled when max file count is 1"),
     ],
 )
-def test_bad_options(options: dict[str, str], message: str) -> None:
+def test_bad_options_are_found_at_the_start(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    LocalDriver().validate(options)
     with pytest.raises(InvalidArgument) as caught:
-        LocalDriver().validate(options)
+        LocalDriver().writer(LogFile(str(tmp_path / "logs"), "abc"), options, {}, in_place)
+    assert not (tmp_path / "logs").exists()
     assert str(caught.value) == message
 
 

@@ -79,6 +79,7 @@ async def logs(request: Request, services: Services) -> Answer:
         tail=query.text("tail") or None,
         timestamps=query.flag("timestamps"),
         follow=query.flag("follow"),
+        details=query.flag("details"),
     )
     multiplexed = not found.tty and request.version >= (1, 42)
     return StreamReply(found.chunks, MULTIPLEXED if multiplexed else RAW)
