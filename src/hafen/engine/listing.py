@@ -98,11 +98,11 @@ class Listing:
             record, status = container.record, container.status
             names = [one for name in (record.name, *linked.get(record.id, ())) for one in (name, f"/{name}")]
             return (
-                ("id" not in filters or any(want and record.id.startswith(want) for want in filters.get("id")))
-                and ("name" not in filters or any(_named(want, names) for want in filters.get("name")))
+                (not filters.get("id") or any(want and record.id.startswith(want) for want in filters.get("id")))
+                and (not filters.get("name") or any(_named(want, names) for want in filters.get("name")))
                 and filters.matches_labels(record.config.labels)
                 and filters.matches_any("status", str(status.state))
-                and ("exited" not in filters or (status.state is State.EXITED and status.exit_code in exited))
+                and (not exited or (status.state is State.EXITED and status.exit_code in exited))
                 and (before is None or record.created_ns < before)
                 and (since is None or record.created_ns > since)
                 and (images is None or record.image_id in images or record.image in images)

@@ -1,4 +1,8 @@
-"""cgroup counters -> Docker's statistics."""
+"""cgroup counters -> Docker's statistics.
+
+One sampler reads a container's counters once a second, however many clients follow it, and ends with the last of them.
+A client that reads slowly misses samples and holds up nobody.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,74 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 
 import msgspec
 
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
+from hafen.engine.scope import Scope
 from hafen.kernel.cgroup import BlkioEntry as KernelEntry
-from hafen.kernel.cgroup import Hierarchy
+from hafen.kernel.cgroup import Counters, Hierarchy
 from hafen.spec import units
 from hafen.spec.lifecycle import State
 from hafen.spec.wire import stats as wire
 
 _INTERVAL = 1.0
+_NO_LIMIT = (1 << 64) - 1  # of processes, on version 2
 _USER_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
 class Stats:
     """`Services.stats`."""
 
-    containers: Containers
-    hierarchy: Hierarchy
-    host: HostFacts
-    paths: Paths
+    def __init__(
+        self, containers: Containers, hierarchy: Hierarchy, host: HostFacts, paths: Paths, scope: Scope
+    ) -> None:
+        self.containers = containers
+        self.hierarchy = hierarchy
+        self.host = host
+        self.paths = paths
+        self._scope = scope
+        self._samplers: dict[str, _Sampler] = {}
 
     async def stats(self, ref: str, stream: bool = True, one_shot: bool = False) -> AsyncIterator[wire.StatsResponse]:
         """One sample a second; of a container that does not run, an empty one."""
         return self._samples(self.containers.find(ref), stream, one_shot)
 
     async def _samples(self, container: Container, stream: bool, one_shot: bool) -> AsyncIterator[wire.StatsResponse]:
-        previous = self._sample(container)
-        if not stream and one_shot:
-            yield previous
+        if not stream and (one_shot or not container.alive):
+            yield self._sample(container)
             return
-        if not stream:
-            if container.alive:
-                await asyncio.sleep(_INTERVAL)
-            yield _after(previous, self._sample(container))
-            return
-        yield previous
-        while container.status.state is not State.REMOVING and self.containers.lookup(container.id) is container:
-            await asyncio.sleep(_INTERVAL)
-            sample = self._sample(container)
-            yield _after(previous, sample)
-            previous = sample
+        sampler = self._samplers.get(container.id)
+        if sampler is None:
+            sampler = self._samplers[container.id] = _Sampler(self._sample(container))
+            self._scope.start(self._follow(container, sampler), f"sample {container.id}")
+        sampler.followers += 1
+        try:
+            if stream:
+                yield sampler.latest
+            while (sample := await asyncio.shield(sampler.next)) is not None:
+                yield sample
+                if not stream:
+                    return
+        finally:
+            sampler.followers -= 1
+
+    async def _follow(self, container: Container, sampler: _Sampler) -> None:
+        """A sample a second until nobody is there for it, or nothing to sample."""
+        loop = asyncio.get_running_loop()
+        tick = loop.time()
+        try:
+            while sampler.followers and container.status.state is not State.REMOVING:
+                tick = max(tick + _INTERVAL, loop.time())
+                await asyncio.sleep(tick - loop.time())
+                if self.containers.lookup(container.id) is not container:
+                    break
+                sampler.tell(_after(sampler.latest, self._sample(container)))
+        finally:
+            del self._samplers[container.id]
+            sampler.next.set_result(None)
 
     def _sample(self, container: Container) -> wire.StatsResponse:
         empty = wire.StatsResponse(id=container.id, name=f"/{container.name}", os_type="linux")
@@ -88,12 +114,40 @@ class Stats:
                 limit=min(counters.memory_limit or self.host.memory, self.host.memory),
             ),
             networks=network_stats(container),
-            pids_stats=wire.PidsStats(current=counters.pids, limit=counters.pids_limit or (1 << 64) - 1),
-            blkio_stats=wire.BlkioStats(
-                io_service_bytes_recursive=_entries(counters.io_service_bytes),
-                io_serviced_recursive=_entries(counters.io_serviced),
+            pids_stats=wire.PidsStats(
+                current=counters.pids, limit=counters.pids_limit or (0 if self.host.cgroup_version == 1 else _NO_LIMIT)
             ),
+            blkio_stats=self._io(counters),
         )
+
+    def _io(self, counters: Counters) -> wire.BlkioStats:
+        """Version 2 has no more than these two; version 1 has the others too, where the scheduler counts."""
+        told = wire.BlkioStats(
+            io_service_bytes_recursive=_entries(counters.io_service_bytes),
+            io_serviced_recursive=_entries(counters.io_serviced),
+        )
+        if self.host.cgroup_version == 1:
+            empty: dict[str, list[wire.BlkioEntry]] = {
+                name: [] for name in wire.BlkioStats.__struct_fields__ if getattr(told, name) is None
+            }
+            told = msgspec.structs.replace(told, **empty)
+        return told
+
+
+class _Sampler:
+    """What the followers of one container share: the latest sample, and the one to come (None: no more)."""
+
+    __slots__ = ("followers", "latest", "next")
+
+    def __init__(self, first: wire.StatsResponse) -> None:
+        self.followers = 0
+        self.latest = first
+        self.next: asyncio.Future[wire.StatsResponse | None] = asyncio.get_running_loop().create_future()
+
+    def tell(self, sample: wire.StatsResponse) -> None:
+        before, self.next = self.next, asyncio.get_running_loop().create_future()
+        self.latest = sample
+        before.set_result(sample)
 
 
 def _after(previous: wire.StatsResponse, sample: wire.StatsResponse) -> wire.StatsResponse:
