@@ -64,6 +64,11 @@ ACCEPTED = {
     "ContainerInspect.HostConfig.Mounts[].VolumeOptions.Subpath: unknown",
     "ImageInspect.Config.Healthcheck.StartInterval: unknown",
     "ImageInspect.ContainerConfig.Healthcheck.StartInterval: unknown",
+    # newer fields that Docker does not take out for older clients
+    "ContainerInspect.NetworkSettings.Networks.*.DNSNames: unknown",
+    "ContainerList[].NetworkSettings.Networks.*.DNSNames: unknown",
+    "SystemDataUsage.Containers[].NetworkSettings.Networks.*.DNSNames: unknown",
+    "SystemInfo.CDISpecDirs: unknown",
     # Go pointers that are null while unset
     "ContainerInspect.HostConfig.MemorySwappiness: null",
     "ContainerInspect.HostConfig.OomKillDisable: null",

@@ -28,10 +28,12 @@ def accepted() -> list[Accepted]:
 
 
 def differences(ours: Answer, theirs: Answer) -> Iterator[str]:
-    """One line for each: `json.0.Config.Image: value "a", Docker "b"`; besides `value` there are `type`, `more`, `missing`."""
-    for name in ("status", "headers", "json", "tar", "text"):
-        if name in ours or name in theirs:
-            yield from _members({name: ours[name]} if name in ours else {}, {name: theirs[name]} if name in theirs else {})
+    """One line for each: `json.0.Config.Image: value "a", Docker "b"`; or `type`, `more` or `missing` for `value`."""
+    yield from _members(_without_title(ours), _without_title(theirs))
+
+
+def _without_title(answer: Answer) -> Answer:
+    return {name: value for name, value in answer.items() if name != "request"}
 
 
 def _members(ours: dict[str, Json], theirs: dict[str, Json], path: str = "") -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 A scenario is text, one request after the other, empty lines and `#` comments between them:
 
-    POST@1.24,1.45 /containers/create?name=diff-a > a=Id     once per version (1.45 where none is named, `-` for no prefix);
+    POST@1.24,1.45 /containers/create?name=diff-a > a=Id     once per version (else 1.45; `-` for no prefix);
         = {"Image": "busybox"}                               `= text` is a body, `< name` one of `BODIES`,
         | Content-Type: application/json                     `| name: value` a header (JSON is the default with a body),
     POST /containers/$a/start                                `> a=Id` keeps a field of the answer for later requests
 
-A container made without a name is removed at once. `$begin` is the second before the scenario began, `$now` the time at which the request is sent.
+A container made without a name is removed at once. `$begin` is the second before the scenario began, `$now` the time
+at which the request is sent.
 """
 
 import base64
@@ -215,6 +216,8 @@ def _text(value: str) -> str:
 def normal(value: Json) -> Json:
     """The value with ids, times, addresses and large numbers (sizes, times, inodes) replaced by their kind."""
     if isinstance(value, dict):
+        if isinstance(mounts := value.get("Mounts"), list):  # in no order
+            value = {**value, "Mounts": sorted(mounts, key=_destination)}
         return {_text(name): "<number>" if name in _VARYING else normal(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [normal(item) for item in value]
@@ -223,6 +226,10 @@ def normal(value: Json) -> Json:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > 100_000:
         return "<number>"
     return value
+
+
+def _destination(mount: Json) -> str:
+    return str(mount.get("Destination")) if isinstance(mount, dict) else ""
 
 
 # Bodies that are not text

@@ -35,9 +35,11 @@ async def lines(values: AsyncIterator[object], version: versions.Version) -> Asy
         await close(values)
 
 
-async def progress(messages: AsyncIterator[object], version: versions.Version) -> AsyncIterator[bytes]:
-    """Progress messages as lines; an error after the first one becomes the last, as the head has gone."""
-    begun = False
+async def progress(
+    messages: AsyncIterator[object], version: versions.Version, begun: bool = False
+) -> AsyncIterator[bytes]:
+    """Progress messages as lines; an error after the first one becomes the last, as the head has gone. `begun`: it has
+    gone before the first."""
     try:
         async for message in messages:
             yield versions.encode(message, version) + b"\r\n"

@@ -75,7 +75,8 @@ class Committer:
 
 
 def merged(own: ContainerConfig, given: ContainerConfig | None) -> ContainerConfig:
-    """The container's configuration with what the client sent in its place (moby `merge`: the client's wins)."""
+    """The container's configuration with what the client sent in its place (moby `merge`: the client's wins); maps and
+    environment are united."""
     if given is None or given == ContainerConfig():
         return own
     default = ContainerConfig()
@@ -84,6 +85,12 @@ def merged(own: ContainerConfig, given: ContainerConfig | None) -> ContainerConf
         for field in ContainerConfig.__struct_fields__
         if getattr(given, field) != getattr(default, field)
     }
+    for field in ("labels", "volumes", "exposed_ports"):
+        if field in changed:
+            changed[field] = {**(getattr(own, field) or {}), **changed[field]}
+    if given.env:
+        named = {entry.partition("=")[0] for entry in given.env}
+        changed["env"] = [*given.env, *(entry for entry in own.env or () if entry.partition("=")[0] not in named)]
     return msgspec.structs.replace(own, **changed)
 
 

@@ -59,7 +59,7 @@ def plan(
         name=request.name,
         driver=driver,
         created=created,
-        ipam=Ipam(driver="default", options=ipam.options or {}, config=[_with_gateway(config) for config in configs]),
+        ipam=Ipam(driver="default", options=ipam.options, config=[_with_gateway(config) for config in configs]),
         link=_link(options, network_id, known),
         internal=request.internal,
         attachable=request.attachable,
@@ -74,7 +74,7 @@ def _check_name(name: str, known: Iterable[NetworkRecord]) -> None:
     if not name.strip():
         raise InvalidArgument("invalid name: name is empty")
     if name in PREDEFINED:
-        raise Forbidden(f"operation is not permitted on predefined {name} network")
+        raise Forbidden(f"operation is not permitted on predefined {name} network ")  # Docker's space
     if name == "default" or "/" in name:
         raise InvalidArgument(f"invalid network name: {name}")
     if any(record.name == name for record in known):

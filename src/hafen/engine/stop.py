@@ -11,7 +11,7 @@ from hafen.engine.events import Events
 from hafen.engine.exits import Exits
 from hafen.engine.records import Container, Containers, Waiter, WaitResult, wait_for_exit
 from hafen.engine.start import Starter
-from hafen.errors import Conflict, HafenError, InvalidArgument, NotModified, System
+from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, NotModified, System
 from hafen.spec import lifecycle, units
 from hafen.spec.lifecycle import Action, State
 from hafen.spec.wire.container import WaitExitError, WaitResponse
@@ -74,7 +74,10 @@ class Stopper:
         container.resolve(WaitResult(container.status.exit_code), "next-exit", "not-running")
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
-        container = self.containers.find(ref)
+        try:
+            container = self.containers.find(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error.message}") from error
         try:
             number = units.parse_signal(signal) if signal else int(signals.SIGKILL)
         except InvalidArgument as error:

@@ -172,7 +172,7 @@ class Volumes:
             await self._remove(record)
             deleted.append(record.name)
         self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
-        return VolumePruneResponse(volumes_deleted=deleted or None, space_reclaimed=reclaimed)
+        return VolumePruneResponse(volumes_deleted=deleted, space_reclaimed=reclaimed)
 
     async def usage(self) -> Sequence[Volume]:
         """Every volume with its size and the number of containers that use it."""

@@ -104,7 +104,7 @@ def parse(text: str) -> Reference:
         if not _TAG.fullmatch(tag):
             raise InvalidArgument("invalid reference format")
     domain, path = _split_domain(name)
-    if path.lower() != path and _PATH.fullmatch(path.lower()):
+    if path.lower() != path:
         raise InvalidArgument(f"invalid reference format: repository name ({path}) must be lowercase")
     if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
         raise InvalidArgument("invalid reference format")
@@ -115,6 +115,8 @@ def parse(text: str) -> Reference:
 
 def parse_repository(text: str, tag: str = "") -> Reference:
     """What `repo` and `tag` parameters name together, always tagged; InvalidArgument where they name a digest."""
+    if tag and not _TAG.fullmatch(tag):
+        raise InvalidArgument("invalid tag format")
     found = parse(f"{text}:{tag}" if tag else text)
     if found.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")

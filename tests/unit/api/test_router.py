@@ -75,7 +75,6 @@ def test_image_names_may_hold_slashes_and_look_like_verbs() -> None:
         ("PATCH", "/info", (1, 55)),
         ("GET", "/containers/a/b/c", (1, 55)),
         ("GET", "/containers//json", (1, 55)),
-        ("POST", "/containers/prune", (1, 24)),
         ("GET", "/images/a/attestations", (1, 54)),
     ],
 )

@@ -12,14 +12,14 @@ from hafen.api.router import Route
 from hafen.api.stream import JSON, lines
 from hafen.api.versions import Version
 from hafen.engine.services import Services
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, System
 from hafen.spec.wire import container, gojson
 
 
 async def list_all(request: Request, services: Services) -> Answer:
     query = request.query
     found = await services.listing.list(
-        all=query.flag("all"), limit=query.integer("limit"), size=query.flag("size"), filters=query.filters()
+        all=query.flag("all"), limit=_integer(request, "limit"), size=query.flag("size"), filters=query.filters()
     )
     return JsonReply(list(found))
 
@@ -58,13 +58,21 @@ async def start(request: Request, services: Services) -> Answer:
 
 
 async def stop(request: Request, services: Services) -> Answer:
-    await services.stop.stop(request.params["id"], _signal(request), request.query.integer("t"))
+    await services.stop.stop(request.params["id"], _signal(request), _integer(request, "t"))
     return NO_CONTENT
 
 
 async def restart(request: Request, services: Services) -> Answer:
-    await services.stop.restart(request.params["id"], _signal(request), request.query.integer("t"))
+    await services.stop.restart(request.params["id"], _signal(request), _integer(request, "t"))
     return NO_CONTENT
+
+
+def _integer(request: Request, name: str) -> int | None:
+    """A number that Docker does not call the client's fault where it is none: its status is 500."""
+    try:
+        return request.query.integer(name)
+    except InvalidArgument as error:
+        raise System(error.message) from error
 
 
 def _signal(request: Request) -> str | None:
@@ -110,7 +118,8 @@ async def prune(request: Request, services: Services) -> Answer:
 
 
 async def stats(request: Request, services: Services) -> Answer:
-    stream, one_shot = request.query.flag("stream", True), request.query.flag("one-shot")
+    stream = request.query.flag("stream", True)
+    one_shot = request.version >= (1, 41) and request.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
     samples = await services.stats.stats(request.params["id"], stream, one_shot)
@@ -137,7 +146,7 @@ async def _wait_line(result: asyncio.Future[container.WaitResponse], version: Ve
 ROUTES: Final = (
     Route("GET", "/containers/json", list_all),
     Route("POST", "/containers/create", create, finish=True),
-    Route("POST", "/containers/prune", prune, since=(1, 25), finish=True),
+    Route("POST", "/containers/prune", prune, finish=True),
     Route("GET", "/containers/{id:path}/json", inspect),
     Route("GET", "/containers/{id:path}/top", top),
     Route("GET", "/containers/{id:path}/changes", changes),

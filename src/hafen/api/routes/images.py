@@ -56,7 +56,7 @@ async def bootstrap(request: Request, services: Services) -> Answer:
 
 async def load(request: Request, services: Services) -> Answer:
     messages = services.images.load(aiter(request.body), quiet=request.query.flag("quiet", True))
-    return StreamReply(await begun(progress(messages, request.version)), JSON)
+    return StreamReply(progress(messages, request.version, begun=True), JSON)  # Docker, too, says 200 to garbage
 
 
 async def save_one(request: Request, services: Services) -> Answer:
@@ -112,7 +112,7 @@ ROUTES: Final = (
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
     Route("POST", "/images/bootstrap", bootstrap),
-    Route("POST", "/images/prune", prune, since=(1, 25), finish=True),
+    Route("POST", "/images/prune", prune, finish=True),
     Route("POST", "/commit", commit, finish=True),
     Route("GET", "/images/{name:path}/json", inspect),
     Route("GET", "/images/{name:path}/history", history),

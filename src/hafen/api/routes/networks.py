@@ -49,7 +49,7 @@ ROUTES: Final = (
     Route("GET", "/networks", list_all),
     Route("GET", "/networks/", list_all),
     Route("POST", "/networks/create", create, finish=True),
-    Route("POST", "/networks/prune", prune, since=(1, 25), finish=True),
+    Route("POST", "/networks/prune", prune, finish=True),
     Route("GET", "/networks/{id}", inspect),
     Route("DELETE", "/networks/{id}", remove, finish=True),
     Route("POST", "/networks/{id}/connect", connect, finish=True),

@@ -39,7 +39,7 @@ async def prune(request: Request, services: Services) -> Answer:
 ROUTES: Final = (
     Route("GET", "/volumes", list_all),
     Route("POST", "/volumes/create", create, finish=True),
-    Route("POST", "/volumes/prune", prune, since=(1, 25), finish=True),
+    Route("POST", "/volumes/prune", prune, finish=True),
     Route("GET", "/volumes/{name}", inspect),
     Route("PUT", "/volumes/{name}", update, since=(1, 42)),
     Route("DELETE", "/volumes/{name}", remove, finish=True),

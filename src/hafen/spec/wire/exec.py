@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hafen.spec.wire.gojson import StrSlice, UInt32, Wire, null, shown
+from hafen.spec.wire.gojson import UInt32, Wire, null, shown
 
 
 class ExecConfig(Wire, frozen=True):
@@ -18,7 +18,7 @@ class ExecConfig(Wire, frozen=True):
     detach_keys: str = shown(str)
     env: list[str] | None = shown(null)
     working_dir: str = shown(str)
-    cmd: StrSlice | None = shown(null)
+    cmd: list[str] | None = shown(null)
 
 
 class ExecStartConfig(Wire, frozen=True):
