@@ -34,6 +34,7 @@ class DaemonConfig:
     cgroup_parent: str = "/hafen"
     labels: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     idle_shims: int = 2
     idle_netns: int = 4
     insecure: bool = False
@@ -66,6 +67,7 @@ _FILE_KEYS = {
     "cgroup-parent": "cgroup_parent",
     "labels": "labels",
     "runtimes": "runtimes",
+    "cdi-spec-dirs": "cdi_spec_dirs",
     "insecure": "insecure",
     "tls": "tls",
     "tlsverify": "tls_verify",
@@ -169,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--storage-driver", "-s", metavar="NAME")
     add("--bridge", "-b", metavar="NAME", help="interface of the default network")
     add("--cgroup-parent", metavar="PATH")
+    add("--cdi-spec-dir", dest="cdi_spec_dirs", action="append", metavar="DIR", help="where CDI specifications are")
     add("--idle-shims", type=int, metavar="N", help="shims kept ready")
     add("--idle-netns", type=int, metavar="N", help="network namespaces kept ready")
     add("--insecure", action="store_true", default=None, help="allow TCP without client certificates")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hafen.errors import System
 from hafen.kernel import caps
@@ -13,6 +14,8 @@ from hafen.spec import units
 from hafen.spec.runtime_config import Device
 
 TINI = "/usr/bin/tini-static"
+# Only cgroup v1 has it, and only where the kernel was built with CONFIG_RT_GROUP_SCHED.
+_CPU_REALTIME = ("/sys/fs/cgroup/cpu/cpu.rt_runtime_us", "/sys/fs/cgroup/cpu,cpuacct/cpu.rt_runtime_us")
 _ABOUT_DEVICE = "error gathering device information while adding custom device"
 
 
@@ -30,6 +33,8 @@ class HostFacts:
     kernel: str
     apparmor: bool
     init: bool
+    cpu_realtime: bool = False
+    descriptors: tuple[int, int] | None = None  # RLIMIT_NOFILE (soft, hard) of containers, where ours is another
 
 
 def read(cgroup_version: int) -> HostFacts:
@@ -45,7 +50,17 @@ def read(cgroup_version: int) -> HostFacts:
         kernel=os.uname().release,
         apparmor=_read("/sys/module/apparmor/parameters/enabled", "N").startswith("Y"),
         init=os.path.exists(TINI),
+        cpu_realtime=any(os.path.exists(path) for path in _CPU_REALTIME),
     )
+
+
+def raise_descriptor_limit(facts: HostFacts) -> HostFacts:
+    """A client takes a descriptor in the engine or a shim, which inherit the limit; containers keep what we had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return facts
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return replace(facts, descriptors=(soft, hard))
 
 
 def _read(path: str, default: str) -> str:
