@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from hafen.engine.imagestore import Image, ImageStore, timestamp
+from hafen.errors import InvalidArgument, System
 from hafen.spec import digest as digests
 from hafen.spec import reference, units
 from hafen.spec.filters import Filters
@@ -17,8 +18,11 @@ _FILTERS = frozenset(("before", "dangling", "label", "label!", "reference", "sin
 
 def until(filters: Filters) -> float | None:
     """The `until` filter as seconds since the epoch."""
-    values = filters.get("until")
-    return units.parse_timestamp(values[0], time.time_ns()) / 1e9 if values else None
+    try:
+        text = filters.until()
+        return None if text is None else units.parse_timestamp(text, time.time_ns()) / 1e9
+    except InvalidArgument as error:
+        raise System(error.message) from error  # 500, as Docker
 
 
 def summaries(store: ImageStore, *, all: bool, filters: Filters, shared_size: bool) -> list[ImageSummary]:

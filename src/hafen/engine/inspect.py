@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -133,15 +134,16 @@ def shown_driver(name: str) -> str:
 
 async def _ps(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
     """ps(1) over all processes of the host: its columns are what clients expect of `top`."""
-    if any("pid" in word and "=" in word for word in arguments):
-        raise InvalidArgument('specifying "-o pid=" with another name is not allowed')
+    for name, title in re.findall(r"\s(\S*)=\s*(PID\S*)", " ".join(["", *arguments])):
+        if name != "pid":  # another column under the title by which the processes are found
+            raise System(f'specifying "{name}={title}" is not allowed')
     process = await asyncio.create_subprocess_exec(
         "ps", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
     if process.returncode:
         words = errors.decode(errors="replace").strip().splitlines()
-        raise System(f"ps: {(words or ['failed'])[0]}")
+        raise System(f"ps: {words[0] if words else f'exit status {process.returncode}'}")
     lines = output.decode(errors="replace").splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:

@@ -266,8 +266,8 @@ class Networks:
 
     async def prune(self, filters: Filters = NO_FILTERS) -> NetworkPruneResponse:
         filters.check(("label", "label!", "until"))
-        until = filters.get("until")
-        oldest = units.format_timestamp(units.parse_timestamp(until[0], self._clock())) if until else None
+        until = filters.until()
+        oldest = None if until is None else units.format_timestamp(units.parse_timestamp(until, self._clock()))
         deleted = []
         for record in self._records:
             if (

@@ -128,13 +128,14 @@ class Remover:
     async def prune(self, filters: Filters = NO_FILTERS) -> PruneResponse:
         filters.check(_PRUNE_FILTERS)
         now = time.time_ns()
-        until = [units.parse_timestamp(text, now) for text in filters.get("until")]
+        until = filters.until()
+        limit = None if until is None else units.parse_timestamp(until, now)
         deleted, reclaimed = [], 0
         for container in self._containers:
             record = container.record
             if container.alive or container.status.state in (State.RESTARTING, State.REMOVING):
                 continue
-            if any(record.created_ns >= limit for limit in until):
+            if limit is not None and record.created_ns >= limit:
                 continue
             labels = record.config.labels
             if not filters.matches_labels(labels) or filters.excludes_labels(labels):

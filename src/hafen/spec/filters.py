@@ -38,6 +38,13 @@ class Filters:
             if name not in accepted:
                 raise InvalidArgument(f"invalid filter '{name}'")
 
+    def until(self) -> str | None:
+        """The one value of prune's `until`, as the client wrote it."""
+        values = self.get("until")
+        if len(values) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        return values[0] if values else None
+
     def flag(self, name: str, default: bool) -> bool:
         """A field that says yes or no, in Go's spelling of booleans."""
         values = self.get(name)

@@ -52,3 +52,10 @@ def test_flags() -> None:
     assert parse("{}").flag("dangling", True)
     with pytest.raises(InvalidArgument, match="invalid filter"):
         parse('{"dangling": ["zz"]}').flag("dangling", True)
+
+
+def test_until_is_told_once() -> None:
+    assert parse('{"until": ["1h"]}').until() == "1h"
+    assert parse("{}").until() is None
+    with pytest.raises(InvalidArgument, match="more than one until filter specified"):
+        parse('{"until": ["1h", "2h"]}').until()
