@@ -136,10 +136,11 @@ class Exits:
     def _restart_after(self, container: Container, pause: float) -> None:
         loop = asyncio.get_running_loop()
         container.restart = loop.call_later(
-            pause, lambda: self._scope.start(self._restart(container), f"restart {container.id}")
+            pause, lambda: self._scope.start(self.bring_back(container), f"restart {container.id}")
         )
 
-    async def _restart(self, container: Container) -> None:
+    async def bring_back(self, container: Container) -> None:
+        """Start a container whose restart policy wants it, unless somebody decided otherwise meanwhile."""
         async with container.lock:
             container.restart = None
             if container.status.state is not State.RESTARTING or self._closing:

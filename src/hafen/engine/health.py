@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 OUTPUT_LIMIT = 4096  # bytes of a probe's output that are kept
 _KEPT_RESULTS = 5
+_STARTS_AT_ONCE = 16  # after an engine's start the probes of all containers may be due
 _SHELL = ("/bin/sh", "-c")
 _FAILED = -1
 
@@ -46,6 +47,7 @@ class HealthChecks:
         self._events = events
         self._scope = scope
         self._monitors: dict[str, Monitor] = {}
+        self._starting = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._closed = False
 
     def resume(self, container: Container) -> None:
@@ -112,9 +114,10 @@ class HealthChecks:
             output = Output(ours)
             try:
                 monitor.probe = self._execs.probe(monitor.container, command)
-                handle = await self._execs.run(
-                    monitor.probe, ExecStartOptions(), AttachClient(theirs, multiplexed=False)
-                )
+                async with self._starting:
+                    handle = await self._execs.run(
+                        monitor.probe, ExecStartOptions(), AttachClient(theirs, multiplexed=False)
+                    )
                 timeout = monitor.times.timeout
                 ended, _ = await asyncio.wait([handle.exited], timeout=timeout)
                 if not ended:

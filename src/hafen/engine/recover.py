@@ -171,7 +171,7 @@ class Recovery:
         for container in self.containers:
             status, policy = container.status, container.record.host_config.restart_policy
             if status.state is State.RESTARTING and container.restart is None:
-                self.scope.start(self._start(container), f"restart {container.id}")
+                self.scope.start(self.exits.bring_back(container), f"restart {container.id}")
             elif (
                 status.state is State.EXITED
                 and container.id not in ended
@@ -184,11 +184,9 @@ class Recovery:
             if container.alive or self.containers.lookup(container.id) is not container:
                 return
             try:
-                await self.starter.run(container)
-            except Exception as error:  # the boundary of the task
-                log.warning("container %s cannot be started", container.id, exc_info=error)
-                if container.status.state is State.RESTARTING:
-                    self.containers.transit(container, Action.GIVE_UP)
+                await self.starter.run(container, restart_count=0, back_off=0.0)
+            except HafenError as error:
+                log.warning("container %s cannot be started: %s", container.id, error)
 
 
 def _unknown(directory: str, known: Iterable[str]) -> list[str]:
