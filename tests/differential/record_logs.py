@@ -22,8 +22,8 @@ from typing import Any
 
 ANSWERS = Path(__file__).parents[1] / "unit/logs/docker.json"
 NAME = "lg-record"
-SCRIPT = r"""printf 'plain\n\nno <b>&"\\ \t\001 \302 \377 \342\200\250 \303\251\r\n'; sleep 0.2; printf 'to stderr\n' >&2
-sleep 0.2; head -c 40000 /dev/zero | tr '\0' x; echo; sleep 0.2; printf 'no newline'"""
+SCRIPT = r"""printf 'plain\n\nno <b>&"\\ \t\001 \302 \377 \342\200\250 \303\251\r\n'; sleep 0.2
+printf 'to stderr\n' >&2; sleep 0.2; head -c 40000 /dev/zero | tr '\0' x; echo; sleep 0.2; printf 'no newline'"""
 CHOSEN = {"labels": "a,c,x", "labels-regex": "^re", "env": "E", "env-regex": "^Z", "tag": "{{.Name}}/{{.ID}}"}
 Case = dict[str, Any]
 
