@@ -186,7 +186,7 @@ def wire(config: DaemonConfig) -> Engine:
 
 def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engine:
     hierarchy = cgroup.open_hierarchy()
-    host = hostfacts.read(hierarchy.version)
+    host = hostfacts.raise_descriptor_limit(hostfacts.read(hierarchy.version))
     available = runtimes(config)
     database, paths, events, containers = kept.database, kept.paths, kept.events, kept.containers
     snapshots, volumes, images = kept.snapshots, kept.volumes, kept.images

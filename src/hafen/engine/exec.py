@@ -51,10 +51,10 @@ class Execs:
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
         if config.detach_keys:
-            detach_keys(config.detach_keys)
-        for entry in config.env or ():
-            if not entry or entry.startswith("="):
-                raise InvalidArgument(f"invalid environment variable: {entry}")
+            try:
+                detach_keys(config.detach_keys)
+            except InvalidArgument:
+                raise InvalidArgument(f"Invalid escape keys ({config.detach_keys}) provided") from None
         links.check(self._containers, container.record)
         self._forget_ended(container)
         one = Exec(new_id(), container, config)
@@ -106,11 +106,11 @@ class Execs:
         one = self._find(exec_id)
         if one.started:
             raise Conflict(
-                f"Exec command {exec_id} is already running"
+                f"Error: Exec command {exec_id} is already running"
                 if one.running
                 else f"Error: Exec command {exec_id} has already run"
             )
-        self._check(one.container, one.container.name)
+        self._check(one.container, one.container.id)
         one.started = True
         if not options.detach:
             return ExecSession(self, one, options)
@@ -159,6 +159,7 @@ class Execs:
         try:
             shim = one.container.running_shim()
             self._tell(one, _told("exec_start", one.config))
+            _check_process(one.config)
             process = runtime_config.to_json(self._process(one, size))
             handle = await shim.exec(one.id, process, client, size)
         except (HafenError, OSError) as error:
@@ -188,6 +189,10 @@ class Execs:
             one.container.execs.pop(one.id, None)
         else:
             self._rows.ended(one)
+
+    def detached(self, one: Exec) -> None:
+        """Its client typed the detach keys."""
+        self._tell(one, "exec_detach")
 
     def abandon(self, one: Exec) -> None:
         """The client that was to start it went away."""
@@ -266,7 +271,8 @@ class ExecSession:
             return
         finally:
             spare.close()
-        await client.done
+        if await client.done == "detach":
+            self._owner.detached(self._one)
 
     async def _explain(self, sock: socket.socket, error: HafenError) -> None:
         """Its head is sent: what went wrong is told in the stream, as Docker does."""
@@ -292,3 +298,11 @@ def _told(action: str, config: ExecConfig) -> str:
     """The event's action: with the command line, and the space that Docker sets even before no arguments."""
     command, *arguments = config.cmd or [""]
     return f"{action}: {command} {' '.join(arguments)}"
+
+
+def _check_process(config: ExecConfig) -> None:
+    """What Docker leaves to the runtime, and says in its words."""
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise StartFailed("Cwd must be an absolute path", 126)
+    if any(entry.startswith("=") for entry in config.env or ()):
+        raise StartFailed("unable to start container process: invalid environment variable: name cannot be empty", 126)

@@ -131,11 +131,18 @@ def process(record: Record, host: HostFacts, hostname: str, init: bool = True, l
         console_size=Box(*size) if config.tty and len(size) == 2 and any(size) else None,
         user=User(name=config.user, group_add=tuple(wanted.group_add or ())),
         capabilities=Capabilities(bounding=given, effective=given, permitted=given),
-        rlimits=tuple(Rlimit(f"RLIMIT_{limit.name.upper()}", limit.hard, limit.soft) for limit in wanted.ulimits or ()),
+        rlimits=_rlimits(wanted, host),
         no_new_privileges=security_option(wanted, "no-new-privileges") in ("", "true"),
         apparmor_profile=_apparmor(wanted, host),
         oom_score_adj=wanted.oom_score_adj,
     )
+
+
+def _rlimits(wanted: HostConfig, host: HostFacts) -> tuple[Rlimit, ...]:
+    found = {f"RLIMIT_{limit.name.upper()}": (limit.soft, limit.hard) for limit in wanted.ulimits or ()}
+    if host.descriptors:
+        found.setdefault("RLIMIT_NOFILE", host.descriptors)
+    return tuple(Rlimit(name, hard, soft) for name, (soft, hard) in found.items())
 
 
 def environment(hostname: str, tty: bool, own: Sequence[str]) -> tuple[str, ...]:
