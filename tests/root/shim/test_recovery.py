@@ -85,6 +85,31 @@ async def test_an_execs_exit_while_no_engine_is_there_is_told_to_the_next(world:
     assert again.exec_exits == {"e1": 8}
 
 
+async def test_an_exec_that_was_being_made_is_told_to_the_next(world: World) -> None:
+    request = world.request("sleep", "1000")
+    shim = await world.spawn(request)
+    making = asyncio.ensure_future(shim.exec("e1", process_args("sleep", "1000")))
+    await asyncio.sleep(0)  # the request is sent
+    await world.link.close()
+    with pytest.raises(errors.Unavailable):
+        await making
+    world.shims.clear()
+    world.link = ShimLink(idle_shims=1, idle_netns=1)
+    await world.link.start()
+    again = await world.link.reconnect(request.container_id, request.run_dir, request.data_dir)
+    assert again is not None
+    world.shims.append(again)
+    made = asyncio.Event()
+    again.on_exec = lambda exec_id: made.set()
+    if not again.execs:  # its hello came first
+        async with asyncio.timeout(10):
+            await made.wait()
+    handle = again.watch_exec("e1")
+    assert handle.pid == again.execs["e1"] > 0
+    await again.signal(signal.SIGKILL, "e1")
+    assert await handle.exited == 137
+
+
 async def test_a_killed_zygote_is_replaced_and_running_containers_do_not_notice(world: World) -> None:
     shim = await world.spawn(world.request("sleep", "1000"))
     for _ in range(3):
