@@ -43,8 +43,6 @@ class Events:
         self._last = 0
         for (text,) in database.query("SELECT event FROM events ORDER BY number DESC LIMIT ?", (KEPT,)):
             self._kept.appendleft(restore(_as_bytes(text), Event))
-        if self._kept:
-            self._last = self._kept[-1].time_nano
 
     @property
     def listeners(self) -> int:
