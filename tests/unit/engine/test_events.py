@@ -22,8 +22,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000_000_000
+    def __init__(self, seconds: int = 1000) -> None:
+        self.now = seconds * 1_000_000_000
 
     def __call__(self) -> int:
         self.now += 1_000_000_000
@@ -53,7 +53,7 @@ async def test_replay_and_restart(database: Database) -> None:
     for number in range(5):
         bus.publish("container", "create", f"c{number}", {})
     bus.close()
-    again = Events(database, Clock())
+    again = Events(database, Clock(2000))
     found = [event.actor.id for event in await collect(again, parse(None), "1002", "1004")]
     assert found == ["c1", "c2", "c3"]
 
