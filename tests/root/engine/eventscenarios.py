@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,10 +76,10 @@ SCENARIOS: dict[str, list[str]] = {
         "run --rm --name evt-a --net none -v evt-v:/a -v evt-w:/b:ro busybox true", "volume rm evt-v evt-w",
     ],
     "image": [
-        "create --name evt-a busybox", "export -o /tmp/evt-image.tar evt-a", "rm evt-a",
-        "import /tmp/evt-image.tar evt-image:one", "import /tmp/evt-image.tar", "tag evt-image:one evt-image:two",
-        "tag evt-image:one evt-image:two", "save -o /tmp/evt-image.tar evt-image:one evt-image:two",
-        "rmi evt-image:two", "rmi evt-image:one", "load -i /tmp/evt-image.tar", "rmi evt-image:one evt-image:two",
+        "create --name evt-a busybox", "export -o $dir/image.tar evt-a", "rm evt-a",
+        "import $dir/image.tar evt-image:one", "import $dir/image.tar", "tag evt-image:one evt-image:two",
+        "tag evt-image:one evt-image:two", "save -o $dir/image.tar evt-image:one evt-image:two",
+        "rmi evt-image:two", "rmi evt-image:one", "load -i $dir/image.tar", "rmi evt-image:one evt-image:two",
     ],
     "prune": [
         "create --name evt-a --label evt=1 --net none busybox", "container prune -f --filter label=evt=1",
@@ -163,7 +164,7 @@ def _plain(event: Shown, actor: Shown) -> Shown:
 def perform(name: str, docker: Callable[[list[str]], str]) -> Callable[[], list[Shown]]:
     """Runs the scenario's commands (some fail on purpose); what is returned reads its events up to now.
 
-    `until <event>` is no command: it waits until that is the newest event.
+    `until <event>` is no command: it waits until that is the newest event. `$dir` is a directory of the scenario's own.
     """
     since = time.time()
 
@@ -175,14 +176,15 @@ def perform(name: str, docker: Callable[[list[str]], str]) -> Callable[[], list[
             ).splitlines()
         )
 
-    for line in SCENARIOS[name]:
-        command, _, rest = line.partition(" ")
-        if command != "until":
-            docker(shlex.split(line))
-            continue
-        deadline = time.monotonic() + 5
-        while read()[-1]["event"] != rest:
-            assert time.monotonic() < deadline
+    with tempfile.TemporaryDirectory(prefix="hafen-events-") as folder:
+        for line in SCENARIOS[name]:
+            command, _, rest = line.partition(" ")
+            if command != "until":
+                docker(shlex.split(line.replace("$dir", folder)))
+                continue
+            deadline = time.monotonic() + 5
+            while read()[-1]["event"] != rest:
+                assert time.monotonic() < deadline
     return read
 
 
