@@ -1,4 +1,4 @@
-"""Connect to an endpoint: a unix socket, TCP, TLS, or `ssh host docker system dial-stdio`."""
+"""Connect to an endpoint: a unix socket, TCP, TLS, or `system dial-stdio` at the other end of ssh."""
 
 import os
 import socket
@@ -76,7 +76,9 @@ def _tls(plain: socket.socket, target: str, files: "TlsFiles") -> Stream:
 
 
 def _ssh(url: str) -> socket.socket:
-    """As Docker: the user's own ssh carries the connection, and the remote docker command proxies it."""
+    """As Docker: the user's own ssh carries the connection, and the remote command proxies it: hafen, or docker where
+    that is not there."""
+    import shlex
     import subprocess
     from urllib.parse import urlsplit
 
@@ -86,10 +88,9 @@ def _ssh(url: str) -> socket.socket:
     command = ["ssh", "-T", "-o", "ConnectTimeout=30"]
     command += ["-l", parts.username] if parts.username else []
     command += ["-p", str(parts.port)] if parts.port else []
-    remote = ["docker"]
-    if parts.path.strip("/"):
-        remote += ["--host", f"unix://{parts.path}"]
-    command += ["--", parts.hostname, *remote, "system", "dial-stdio"]
+    host = f"--host {shlex.quote(f'unix://{parts.path}')} " if parts.path.strip("/") else ""
+    script = f'program=$(command -v hafen || echo docker); exec "$program" {host}system dial-stdio'
+    command += ["--", parts.hostname, f"sh -c {shlex.quote(script)}"]  # one text for a login shell of any kind
     ours, theirs = socket.socketpair()
     with theirs:
         # A session of its own: the terminal's Ctrl-C is for the container, not for the carrier.
