@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from hafen.errors import HafenError, Unavailable
 from hafen.logs.driver import LogSender, LogWriter
-from hafen.logs.lines import Lines
+from hafen.logs.lines import LONGEST, Lines
 from hafen.logs.options import Options, parse_size
 from hafen.shim.fork import fork
 from hafen.shim.loop import READ, WRITE, Loop
@@ -51,7 +51,7 @@ class Forwarder:
         self._answer = b""
         self._sent = self._done = 0
         self._inside: dict[int, bool] = {}  # whether what was passed on ends within a line
-        self._cut: dict[int, bool] = {}  # whether what was left out does
+        self._tails: dict[int, bytes] = {}  # unfinished lines, where lines may be left out
         self._last = time.monotonic()
         self._closing = False
 
@@ -82,7 +82,7 @@ class Forwarder:
         idle = self._socket is None or (
             self._done == self._sent and not any(self._inside.values()) and time.monotonic() - self._last > _IDLE
         )
-        return idle and self._copy.resting
+        return idle and not any(self._tails.values()) and self._copy.resting
 
     @property
     def busy(self) -> bool:
@@ -91,6 +91,9 @@ class Forwarder:
 
     def close(self) -> None:
         self._copy.close()
+        for stream, tail in self._tails.items():
+            if tail:
+                self._pass_on(stream, tail, time.time_ns())
         self._closing = True
         if self._pid:
             pid = self._pid
@@ -98,18 +101,18 @@ class Forwarder:
             self._flush()
 
     def _admitted(self, stream: int, data: bytes, at: int) -> bytes:
-        """What of it is kept, always whole lines, where only so much may wait."""
+        """What of it is passed on where only so much may wait: whole lines, or the pieces of one that is very long."""
         assert self._limit is not None
-        if len(self._pending) + len(data) > self._limit and self._pending:
-            if self._inside.get(stream):
-                self._pass_on(stream, b"\n", at)
-            self._cut[stream] = not data.endswith(b"\n")
-            return b""
-        if self._cut.get(stream):
-            end = data.find(b"\n") + 1
-            self._cut[stream] = end == 0
-            return data[end:] if end else b""
-        return data
+        data = self._tails.pop(stream, b"") + data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end < LONGEST:
+            self._tails[stream] = data[end:]
+            data = data[:end]
+        if not self._pending or len(self._pending) + len(data) <= self._limit:
+            return data
+        if self._inside.get(stream):
+            self._pass_on(stream, b"\n", at)
+        return b""
 
     def _pass_on(self, stream: int, data: bytes, at: int) -> None:
         if self._socket is None:
