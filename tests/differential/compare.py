@@ -13,11 +13,12 @@ ACCEPTED = Path(__file__).with_name("accepted.toml")
 
 @dataclass(frozen=True)
 class Accepted:
-    """Differences that may be: patterns (`*`) of the request and of the difference, and why."""
+    """Differences that may be: patterns (`*`) of the request and of the difference, and why. `sometimes`: by chance."""
 
     request: str
     difference: str
     reason: str
+    sometimes: bool = False
 
     def allows(self, request: str, difference: str) -> bool:
         return fnmatchcase(request, self.request) and fnmatchcase(difference, self.difference)

@@ -18,7 +18,7 @@ import re
 import socket
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -187,10 +187,10 @@ def _documents(text: str) -> Iterator[Json]:
         at = end
 
 
-def _members(body: bytes) -> list[Json]:
+def _members(body: bytes) -> Json:
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         names = sorted(f"{member.type.decode()} {member.name}" for member in archive)
-    return [_text(name) for name in names][:20]
+    return [cast(Json, _text(name)) for name in names[:20]]
 
 
 _KINDS = (
@@ -201,7 +201,16 @@ _KINDS = (
     (re.compile(r"^/\S*?(?=/(containers/<id>|volumes)/)"), "<root>"),
     (re.compile(r"\b(?!0\.0\.0\.0)\d+\.\d+\.\d+\.\d+\b(/\d+)?"), "<address>"),
 )
-_VARYING = ("Pid", "pid", "rx_bytes", "rx_packets", "usage_in_kernelmode", "usage_in_usermode")
+_VARYING = (
+    "Pid",
+    "pid",
+    "rx_bytes",
+    "rx_packets",
+    "total_usage",
+    "percpu_usage",
+    "usage_in_kernelmode",
+    "usage_in_usermode",
+)
 _NEVER = re.compile(r"^0001-01-01T00:00:00Z$")
 
 
@@ -220,6 +229,8 @@ def normal(value: Json) -> Json:
             value = {**value, "Mounts": sorted(mounts, key=_destination)}
         return {_text(name): "<number>" if name in _VARYING else normal(inner) for name, inner in value.items()}
     if isinstance(value, list):
+        if value and all(isinstance(item, dict) and item.keys() == {"Kind", "Path"} for item in value):  # in no order
+            value = sorted(value, key=str)
         return [normal(item) for item in value]
     if isinstance(value, str):
         return _text(value)
@@ -252,7 +263,7 @@ def _link_out() -> bytes:
     return packed.getvalue()
 
 
-BODIES = {
+BODIES: dict[str, Callable[[], bytes]] = {
     "garbage": lambda: b"this is no archive, but it is long enough to be looked at " * 20,
     "tree": lambda: _tar({"file": b"content\n", "folder/inner": b"more\n"}),
     "outward": _link_out,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from hafen.api.versions import Version
+from hafen.errors import InvalidArgument
 from hafen.spec.wire.container import CreateRequest, UpdateRequest
 from hafen.spec.wire.exec import ExecConfig
 from hafen.spec.wire.hostconfig import HostConfig, Mount
@@ -15,6 +16,10 @@ def create(request: CreateRequest, version: Version) -> CreateRequest:
     """A container's configuration as a client of `version` means it."""
     if version >= (1, 52) and request.mac_address:
         request = replace(request, mac_address="")
+    endpoints = request.networking_config.endpoints_config if request.networking_config else None
+    if version < (1, 44) and endpoints and len(endpoints) > 1:
+        names = ", ".join(sorted(endpoints))
+        raise InvalidArgument(f"Container cannot be created with multiple network endpoints: {names}")
     check = request.healthcheck
     if version < (1, 44) and check and check.start_interval:
         request = replace(request, healthcheck=replace(check, start_interval=0))

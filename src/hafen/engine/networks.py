@@ -252,7 +252,7 @@ class Networks:
             if record.name == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.record.networks:
-                raise System(f"container {container.id} is not connected to the network {record.name}")
+                raise System(f"container {container.id} is not connected to network {record.name}")
             remaining = {name: kept for name, kept in container.record.networks.items() if name != record.name}
             guest = members.asks(container, remaining)
             endpoint = self._endpoints.of(container.id).get(record.id)

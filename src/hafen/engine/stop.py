@@ -81,7 +81,8 @@ class Stopper:
         try:
             number = units.parse_signal(signal) if signal else int(signals.SIGKILL)
         except InvalidArgument as error:
-            raise InvalidArgument(f"cannot kill container: {ref}: {error.message}") from error
+            why = f"the linux daemon does not support signal {signal}" if (signal or "0") > "0" and str(signal).isdecimal() else error.message
+            raise InvalidArgument(f"cannot kill container: {ref}: {why}") from error
         if container.status.state is State.RESTARTING:
             self._give_up(container)
             return

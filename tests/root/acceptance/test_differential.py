@@ -1,0 +1,41 @@
+"""The requests of `tests/differential` get Docker's answers: status, headers, keys, types, values and messages."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.differential.compare import Accepted, accepted, differences
+from tests.differential.play import SCENARIO, Answer, clean, parse, play
+from tests.differential.record import ANSWERS
+from tests.harness.engine import EngineProcess
+
+Difference = tuple[str, str]  # the request, and what is different
+
+
+@pytest.fixture(scope="module")
+def found(engine: EngineProcess) -> Iterator[list[Difference]]:
+    recorded: list[Answer] = json.loads(ANSWERS.read_text())
+    ours = list(play(parse(SCENARIO.read_text()), str(engine.socket)))
+    assert [answer["request"] for answer in ours] == [answer["request"] for answer in recorded], "record again"
+    yield [
+        (str(theirs["request"]), difference)
+        for answer, theirs in zip(ours, recorded, strict=True)
+        for difference in differences(answer, theirs)
+    ]
+    clean(str(engine.socket))
+
+
+def test_every_difference_is_accepted(found: list[Difference]) -> None:
+    allowed = accepted()
+    unexpected = [
+        f"{request}\n    {what}" for request, what in found if not any(one.allows(request, what) for one in allowed)
+    ]
+    assert not unexpected, "\n".join(unexpected)
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in accepted() if not one.sometimes], ids=lambda one: f"{one.request} {one.difference}"
+)
+def test_what_is_accepted_is_there(one: Accepted, found: list[Difference]) -> None:
+    assert any(one.allows(*difference) for difference in found), "the engines agree: take the entry out"
