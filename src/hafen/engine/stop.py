@@ -81,7 +81,9 @@ class Stopper:
         try:
             number = units.parse_signal(signal) if signal else int(signals.SIGKILL)
         except InvalidArgument as error:
-            why = f"the linux daemon does not support signal {signal}" if (signal or "0") > "0" and str(signal).isdecimal() else error.message
+            why = error.message
+            if signal and signal.isdecimal() and int(signal):
+                why = f"the linux daemon does not support signal {signal}"
             raise InvalidArgument(f"cannot kill container: {ref}: {why}") from error
         if container.status.state is State.RESTARTING:
             self._give_up(container)
