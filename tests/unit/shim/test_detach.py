@@ -41,3 +41,10 @@ def test_a_broken_beginning_is_passed_on() -> None:
 
 def test_no_keys_pass_everything() -> None:
     assert feed(b"", [KEYS]) == (KEYS, False)
+
+
+def test_the_end_of_the_input_gives_up_what_was_held_back() -> None:
+    scanner = DetachScanner(b"\x10\x11")
+    assert scanner.feed(b"a\x10") == (b"a", False)
+    assert scanner.rest() == b"\x10"
+    assert scanner.rest() == b""
