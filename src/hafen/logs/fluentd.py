@@ -3,7 +3,7 @@
 https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1; retries are fluent-logger-golang's.
 """
 
-import base64
+import binascii
 import os
 import struct
 import time
@@ -76,7 +76,7 @@ class FluentdSender:
             self._connection.open()
 
     def send(self, line: Line) -> None:
-        acknowledgement = base64.b64encode(os.urandom(16)).decode() if self._wanted.acknowledged else ""
+        acknowledgement = binascii.b2a_base64(os.urandom(16), newline=False).decode() if self._wanted.acknowledged else ""
         message = self._message(line, {"chunk": acknowledgement} if acknowledgement else {})
         wait = self._wanted.retry_wait / 1.5
         for attempt in range(max(1, self._wanted.max_retries)):
