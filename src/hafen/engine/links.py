@@ -28,7 +28,7 @@ def requested(containers: Containers, wanted: HostConfig) -> tuple[Link, ...]:
     found: dict[str, Link] = {}
     for text in wanted.links or ():
         ref, alias = guests.parse_link(text)
-        target = _owner(containers, containers.lookup(ref), ref)
+        target = _owner(containers, ref)
         if guests.mode(target.record.host_config) == "host":
             raise InvalidArgument(
                 "conflicting options: host type networking can't be used with links. This would result in undefined "
@@ -38,13 +38,17 @@ def requested(containers: Containers, wanted: HostConfig) -> tuple[Link, ...]:
     return tuple(found.values())
 
 
-def _owner(containers: Containers, target: Container | None, ref: str) -> Container:
+def _owner(containers: Containers, ref: str) -> Container:
     """The container whose network it is."""
-    if target is None:
-        why = f"No such container: {ref}" if ref else 'invalid name or ID supplied: ""'
-        raise InvalidArgument(f"could not get container for {ref}: {why}")
-    other = guests.container_target(target.record.host_config)
-    return target if other is None else _owner(containers, containers.lookup(other), other)
+    passed: set[str] = set()
+    while (target := containers.lookup(ref)) is not None and target.id not in passed:
+        other = guests.container_target(target.record.host_config)
+        if other is None:
+            return target
+        passed.add(target.id)  # two that were to share with each other
+        ref = other
+    why = f"No such container: {ref}" if ref else 'invalid name or ID supplied: ""'
+    raise InvalidArgument(f"could not get container for {ref}: {why}")
 
 
 def shown(containers: Containers, record: Record) -> list[str] | None:
@@ -161,7 +165,9 @@ def follow(containers: Containers, paths: Paths, target: Container) -> None:
     if not address:
         return
     for container in containers:
-        for link, linked in _targets(containers, container.record) if container.alive else ():
+        if not container.record.links or not container.alive:
+            continue
+        for link, linked in _targets(containers, container.record):
             if linked is target:
                 etcfiles.move_host(paths.container(container.id), link.alias, address)
 
