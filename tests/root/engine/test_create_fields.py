@@ -54,6 +54,9 @@ def directory() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="hafen-fields-") as folder:
         (Path(folder) / "here").touch()
         yield folder
+    for pattern in ("hafen-fields", "*/hafen-fields"):  # a parent that was asked for stays, as with Docker
+        for parent in Path("/sys/fs/cgroup").glob(pattern):
+            parent.rmdir()
 
 
 def run(client: Client, body: Body) -> str:
