@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-D", "--debug", action="store_true", default=None, help="say more in the log")
     add("-l", "--log-level", choices=_LEVELS)
     add("--log-driver", metavar="NAME", help="of containers that choose none (default local)")
+    add("--log-opt", dest="log_opts", action=_Option, metavar="NAME=VALUE", help="of these, and of that driver")
     add("--storage-driver", "-s", metavar="NAME")
     add("--bridge", "-b", metavar="NAME", help="interface of the default network")
     add("--cgroup-parent", metavar="PATH")
@@ -181,6 +182,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--tlscert", dest="tls_cert", metavar="FILE")
     add("--tlskey", dest="tls_key", metavar="FILE")
     return parser
+
+
+class _Option(argparse.Action):
+    """Collects NAME=VALUE into a mapping."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, _: str | None = None
+    ) -> None:
+        name, _, value = str(values).partition("=")
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: value})
 
 
 def _address(text: str) -> str:

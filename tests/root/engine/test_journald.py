@@ -4,16 +4,15 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
-
-from tests.harness.engine import ROOT
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not shutil.which("journalctl"), reason="needs systemd's journald"),
 ]
-# ReadKMsg: the kernel's messages are the machine's own journal's. The journal is in memory, and goes with the namespace.
+# The kernel's messages are the machine's own journal's. This one is in memory, and goes with the namespace.
 SCRIPT = """
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/systemd/journald.conf.d /run/log/journal || exit 1
 printf '[Journal]\\nReadKMsg=no\\nAudit=no\\nStorage=volatile\\n' > /run/systemd/journald.conf.d/private.conf
@@ -40,7 +39,7 @@ sender.close()
 
 
 def test_what_journald_has_is_what_was_written() -> None:
-    environment = {**os.environ, "PYTHON": str(ROOT / ".venv/bin/python"), "SEND": SEND}
+    environment = {**os.environ, "PYTHON": sys.executable, "SEND": SEND}
     run = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT],
         env=environment, capture_output=True, timeout=30, check=True,
@@ -50,10 +49,6 @@ def test_what_journald_has_is_what_was_written() -> None:
     assert [entry["MESSAGE"] for entry in entries[:3]] == ["plain", "x" * 16384, "x" * (20000 - 16384)]
     assert bytes(entries[3]["MESSAGE"]) == b"two\xff"
     for entry in entries:
-        assert (entry["CONTAINER_ID"], entry["CONTAINER_TAG"], entry["SYSLOG_IDENTIFIER"]) == (
-            "c" * 12,
-            "tagged",
-            "tagged",
-        )
+        assert (entry["CONTAINER_ID"], entry["CONTAINER_TAG"]) == ("c" * 12, "tagged")
         assert (entry["IMAGE_NAME"], entry["MY_LABEL"], len(entry["LARGE"])) == ("busybox", "v", 500_000)
     assert [entry.get("CONTAINER_PARTIAL_MESSAGE") for entry in entries] == [None, "true", None, None]

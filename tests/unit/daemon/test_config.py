@@ -73,3 +73,9 @@ def test_tcp_needs_client_certificates_or_a_word() -> None:
     with pytest.raises(InvalidArgument, match="--tlsverify needs --tlscacert"):
         check(DaemonConfig(tls_verify=True, tls_cert="c", tls_key="k"))
     assert check(DaemonConfig(hosts=("tcp://127.0.0.1:2375",), insecure=True)).insecure
+
+
+def test_log_options_by_flag(tmp_path: Path) -> None:
+    flags = ["--config-file", written(tmp_path), "--log-driver", "json-file"]
+    config = load([*flags, "--log-opt", "max-size=1k", "--log-opt", "tag=a=b"])
+    assert (config.log_driver, config.log_opts) == ("json-file", {"max-size": "1k", "tag": "a=b"})

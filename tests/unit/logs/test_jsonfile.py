@@ -1,6 +1,7 @@
 """The `json-file` driver: Docker's bytes. The expected text is what Docker 26.1.5 wrote for the same output."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,36 @@ def test_drivers_by_name() -> None:
     assert not none.readable({})
     with pytest.raises(NotImplemented, match="configured logging driver does not support reading"):
         none.reader(LogFile("/nowhere", "abc"))
+
+
+def test_a_time_is_found_without_reading_what_is_before(tmp_path: Path) -> None:
+    """In the file that is written and in those that are compressed, of which none is unpacked for nothing."""
+    log = LogFile(str(tmp_path), "abc")
+    options = {"max-size": "4m", "max-file": "9", "compress": "true"}
+    writer = JSONFileDriver().writer(log, options, {}, lambda work: None)
+    for number in range(40_000):
+        writer.write(1, b"%0200d\n" % number, number * SECOND)
+    writer.close()
+    for since in (39_990, 35_000, 10_000):
+        reader = JSONFileDriver().reader(log)
+        reader.skip_to_time(since * SECOND)
+        first = reader.read()[0].at // SECOND
+        assert since - 2000 < first <= since
+        reader.close()
+
+
+def test_old_compressed_files_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    log = LogFile(str(tmp_path), "abc")
+    writer = JSONFileDriver().writer(log, {"max-size": "10k", "max-file": "5", "compress": "true"}, {}, in_place)
+    for number in range(500):
+        writer.write(1, b"%d\n" % number, number * SECOND)
+    writer.close()
+    oldest = max(tmp_path.glob("*.gz"))
+    header = oldest.read_bytes()[:64]
+    oldest.write_bytes(header + b"no longer readable")
+    reader = JSONFileDriver().reader(log)
+    reader.skip_to_time(450 * SECOND)
+    data = b"".join(entry.data for _ in range(5) for entry in reader.read())
+    assert data.endswith(b"".join(b"%d\n" % number for number in range(450, 500)))
+    reader.close()
