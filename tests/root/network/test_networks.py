@@ -270,7 +270,7 @@ async def test_gentle_mac_and_rename(engine: Engine) -> None:
     assert (await engine.attach(guest)).networks["bridge"].mac_address == "02:00:00:00:00:0a"
     engine.networks.renamed(guest.id, "new")
     assert (await engine.networks.inspect("bridge")).containers[guest.id].name == "new"
-    with pytest.raises(InvalidArgument, match="invalid MAC address: zz"):
+    with pytest.raises(InvalidArgument, match="invalid MAC address zz"):
         engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": EndpointSettings(mac_address="zz")}))
 
 
