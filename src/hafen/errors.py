@@ -18,6 +18,11 @@ The classes are those that Docker's clients can tell apart by HTTP status (moby 
 This module imports nothing: the lean processes load it.
 """
 
+NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
+    "and try again."
+)
+
 
 class HafenError(Exception):
     """Base of all errors raised on purpose. `str(error)` is a sentence for people; nobody parses it."""

@@ -66,6 +66,8 @@ class Creator:
         if request == CreateRequest():
             raise InvalidArgument("config cannot be empty in order to create a container")
         wanted = request.host_config or HostConfig()
+        if not wanted.runtime and request.runtime in self.runtimes:
+            wanted = msgspec.structs.replace(wanted, runtime=request.runtime)
         config = ContainerConfig(**{field: getattr(request, field) for field in _CONFIG_FIELDS})
         hostconfig.check_config(config)
         hostconfig.check_host_config(wanted, config, self.host, self.runtimes)

@@ -10,12 +10,12 @@ import msgspec
 
 from hafen.engine import netrecords
 from hafen.engine.netrecords import PREDEFINED, NetworkRecord
-from hafen.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented
+from hafen.errors import NOT_A_MANAGER, Conflict, Forbidden, InvalidArgument, NotFound, NotImplemented
 from hafen.network.driver import bridge_name
 from hafen.network.ipam import IpNetwork, choose_pool, overlaps, parse_address, parse_network
 from hafen.spec.wire.network import Ipam, IpamConfig, NetworkCreateRequest
 
-_PLANNED = frozenset(("macvlan", "ipvlan", "overlay"))
+_PLANNED = frozenset(("macvlan", "ipvlan"))
 _LINK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # IFNAMSIZ, linux/if.h; and nothing that nft(8) reads otherwise
 
 
@@ -84,6 +84,8 @@ def _check_name(name: str, known: Iterable[NetworkRecord]) -> None:
 def _check_driver(driver: str) -> None:
     if driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{driver}" network is allowed')
+    if driver == "overlay":
+        raise Forbidden(NOT_A_MANAGER)
     if driver in _PLANNED:
         raise NotImplemented(f"network driver {driver} is not implemented yet")
     if driver != "bridge":

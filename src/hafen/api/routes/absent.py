@@ -8,16 +8,11 @@ from hafen.api.message import Answer, Reply, Request
 from hafen.api.router import Handler, Route
 from hafen.api.stream import JSON
 from hafen.engine.services import Services
-from hafen.errors import NotFound, NotImplemented, Unavailable
-
-_NOT_A_MANAGER: Final = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
-    "and try again."
-)
+from hafen.errors import NOT_A_MANAGER, NotFound, NotImplemented, Unavailable
 
 
 async def swarm(request: Request, services: Services) -> Answer:
-    raise Unavailable(_NOT_A_MANAGER)
+    raise Unavailable(NOT_A_MANAGER)
 
 
 async def leave(request: Request, services: Services) -> Answer:

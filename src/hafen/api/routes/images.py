@@ -10,6 +10,7 @@ from hafen.api.routes.absent import missing
 from hafen.api.stream import JSON, TAR, begun, progress
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, NotImplemented
+from hafen.spec import platform
 from hafen.spec.wire.container import ContainerConfig
 
 
@@ -33,6 +34,8 @@ async def create(request: Request, services: Services) -> Answer:
     """Pull (`fromImage`) or import (`fromSrc`)."""
     query = request.query
     if query.text("fromImage"):
+        if text := query.text("platform"):
+            platform.parse(text)
         raise NotImplemented("pulling images from a registry is not implemented by this engine")
     if query.text("fromSrc") != "-":
         raise NotImplemented("importing an image from a URL is not implemented by this engine; send it as the body")

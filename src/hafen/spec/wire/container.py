@@ -44,6 +44,7 @@ class CreateRequest(ContainerConfig, frozen=True):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+    runtime: str = ""  # docker-py's place for what belongs into the host configuration
 
 
 class CreateResponse(Wire, frozen=True):
