@@ -113,12 +113,14 @@ def test_what_was_asked_for_is_what_is_inspected(client: docker.DockerClient) ->
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}
     assert (host["ExtraHosts"], host["Runtime"]) == (["example:10.1.2.3"], "runc")
     assert made.labels == {"one": "1"}
+    low = client.api.create_container("busybox", "true", runtime="runc")  # which is not in the host configuration
+    assert client.containers.get(low["Id"]).attrs["HostConfig"]["Runtime"] == "runc"
 
 
 def test_an_unknown_log_driver(client: docker.DockerClient) -> None:
     with pytest.raises(APIError) as failure:
         client.containers.create("busybox", "true", log_config=LogConfig(type="asdf-nope"))
-    assert failure.value.explanation == "logger: no log driver named 'asdf-nope' is registered"
+    assert failure.value.explanation == 'error looking up logging plugin asdf-nope: plugin "asdf-nope" not found'
 
 
 def test_groups_user_and_host_pids(client: docker.DockerClient) -> None:
