@@ -99,25 +99,34 @@ class AttachSession:
             detach_keys=self._keys,
             prefix=prefix,
         )
+        with sock:
+            if not await self._begin(client):
+                return
+            if self._pending is not None and self._pending.ready.result() is client:
+                await self._wait_started(self._pending, client)
+            if await client.done == "detach":
+                self._owner.events.publish("container", "detach", container.id, container.event_attributes())
+
+    async def _begin(self, client: AttachClient) -> bool:
+        """Send the log, then let the shim, or the start to come, have the client; False where there is no stream."""
         with ExitStack() as scope:
-            scope.callback(sock.close)
             replay = self._replay()
             if replay is not None:
                 scope.callback(replay.close)
-                await _send(sock, replay.rest())
+                await _send(client.sock, replay.rest())
             if not self._streams:
-                return
+                return False
             if self._pending is not None and not self._pending.ready.done():
-                await self._wait_started(self._pending, client)
-            elif container.shim is not None:
-                try:
-                    await self._hand_over(container.shim, client, replay)
-                except HafenError:  # it ended in between: the stream is empty
-                    return
-            else:
-                return
-            if await client.done == "detach":
-                self._owner.events.publish("container", "detach", container.id, container.event_attributes())
+                self._pending.ready.set_result(client)
+                return True
+            shim = self._container.shim
+            if shim is None:
+                return False
+            try:
+                await self._hand_over(shim, client, replay)
+            except HafenError:  # it ended in between: the stream is empty
+                return False
+        return True
 
     def _replay(self) -> Replay | None:
         """What was written so far comes first (`logs=1`), where it is kept."""
@@ -148,7 +157,6 @@ class AttachSession:
 
     async def _wait_started(self, pending: PendingSession, client: AttachClient) -> None:
         """Keep the client until its container starts or is removed, or it goes away."""
-        pending.ready.set_result(client)
         with hangup(client.sock) as gone:
             await asyncio.wait((gone, pending.taken, client.done), return_when=asyncio.FIRST_COMPLETED)
         if not (pending.taken.done() or client.done.done()):
