@@ -76,7 +76,8 @@ class FluentdSender:
             self._connection.open()
 
     def send(self, line: Line) -> None:
-        acknowledgement = binascii.b2a_base64(os.urandom(16), newline=False).decode() if self._wanted.acknowledged else ""
+        identity = binascii.b2a_base64(os.urandom(16), newline=False).decode()
+        acknowledgement = identity if self._wanted.acknowledged else ""
         message = self._message(line, {"chunk": acknowledgement} if acknowledgement else {})
         wait = self._wanted.retry_wait / 1.5
         for attempt in range(max(1, self._wanted.max_retries)):

@@ -3,6 +3,8 @@
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL; the fields are those of moby's daemon/logger/journald.
 """
 
+import errno
+import fcntl
 import os
 import socket
 
@@ -14,6 +16,7 @@ from hafen.logs.remote import Connection, RemoteDriver
 from hafen.logs.timestamp import format_nano
 
 SOCKET = "/run/systemd/journal/socket"
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE  # journald maps only what cannot change
 _PRIORITIES = {1: "6", 2: "3"}  # info, error
 
 
@@ -76,23 +79,16 @@ class JournaldSender:
         try:
             connected.send(message)
         except OSError as error:
-            if connected.fileno() < 0 or error.errno not in (90, 105):
+            if connected.fileno() < 0 or error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
                 self._connection.close()
                 raise
             memory = os.memfd_create("journal-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.write(memory, message)
-                _seal(memory)
+                fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
                 socket.send_fds(connected, [b""], [memory])
             finally:
                 os.close(memory)
-
-
-def _seal(memory: int) -> None:
-    """journald maps only what can no longer change."""
-    import fcntl
-
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
 
 def _dial(path: str) -> socket.socket:

@@ -127,9 +127,9 @@ class Forwarder:
     def _start(self, check: bool) -> socket.socket:
         ours, theirs = socket.socketpair()
         end = theirs.detach()
-        self._pid = fork(lambda: _send_all(socket.socket(fileno=end), self._sender, check), {end})
+        self._pid = pid = fork(lambda: _send_all(socket.socket(fileno=end), self._sender, check), {end})
         os.close(end)
-        self._reaper.watch(self._pid, self._ended)
+        self._reaper.watch(pid, lambda _: self._ended(pid))
         ours.setblocking(False)
         self._socket = ours
         self._sent = self._done = 0
@@ -143,11 +143,10 @@ class Forwarder:
             try:
                 answer = self._socket.recv(4096)
             except BlockingIOError:
-                answer = b""
+                return
             except ConnectionError:
                 answer = b""
-                mask |= READ
-            if not answer and mask & READ:  # it has ended, or was killed; with the next chunk another one starts
+            if not answer:  # it has ended, or was killed; with the next chunk another one starts
                 self._drop()
                 return
             self._answer += answer
@@ -189,7 +188,9 @@ class Forwarder:
         if was_full:
             self.on_room()
 
-    def _ended(self, _: int) -> None:
+    def _ended(self, pid: int) -> None:
+        if self._pid != pid:  # another one has started already
+            return
         self._pid = 0
         if self._closing:
             self.on_done()

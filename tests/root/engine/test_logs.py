@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -151,6 +152,27 @@ def test_an_end_that_goes_away_and_comes_back(engine: EngineProcess) -> None:
         assert b": three" in finish()
     assert client.wait(10) == 0
     assert engine.docker("logs", "again").stdout == "one\ntwo\nthree\n"
+
+
+def test_a_sender_that_is_killed_is_replaced(engine: EngineProcess) -> None:
+    with Listener() as end:
+        script = "echo one; while [ ! -e /go ]; do sleep 0.05; done; echo two"
+        engine.docker("run", "-d", "--name", "sender", *syslog(end.port), "busybox", "sh", "-c", script)
+        first = end.socket.accept()[0]
+        assert b": one" in first.recv(4096)
+        shim = int(engine.docker("inspect", "-f", "{{.State.Pid}}", "sender").stdout)
+        keeper = int(Path(f"/proc/{shim}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(_children(_children(keeper, besides=shim)[0])[0], signal.SIGKILL)
+        assert first.recv(4096) == b""
+        engine.docker("exec", "sender", "touch", "/go")
+        assert b": two" in end.read()()
+        assert engine.docker("logs", "sender").stdout == "one\ntwo\n"
+        first.close()
+
+
+def _children(pid: int, besides: int = 0) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if int(child) != besides]
 
 
 def test_what_cannot_be_read_says_so(engine: EngineProcess) -> None:
