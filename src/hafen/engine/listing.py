@@ -178,22 +178,22 @@ def _quoted(word: str) -> str:
 def status_text(container: Container, now_ns: int) -> str:
     """`Up 3 minutes`, `Exited (0) 2 hours ago`: what `ps` shows."""
     status = container.status
-    up = human_duration((now_ns - status.started_ns) / 1e9)
-    ago = human_duration((now_ns - status.finished_ns) / 1e9)
     match status.state:
-        case State.RUNNING:
-            health = status.health.status if status.health else ""
-            return f"Up {up} ({_HEALTH_TEXT.get(health, health)})" if health else f"Up {up}"
-        case State.PAUSED:
-            return f"Up {up} (Paused)"
-        case State.RESTARTING:
-            return f"Restarting ({status.exit_code}) {ago} ago"
+        case State.CREATED:
+            return "Created"
         case State.REMOVING:
             return "Removal In Progress"
         case State.DEAD:
             return "Dead"
-        case State.CREATED:
-            return "Created"
+        case State.RUNNING | State.PAUSED:
+            up = f"Up {human_duration((now_ns - status.started_ns) / 1e9)}"
+            if status.state is State.PAUSED:
+                return f"{up} (Paused)"
+            health = status.health.status if status.health else ""
+            return f"{up} ({_HEALTH_TEXT.get(health, health)})" if health else up
+    ago = human_duration((now_ns - status.finished_ns) / 1e9)
+    if status.state is State.RESTARTING:
+        return f"Restarting ({status.exit_code}) {ago} ago"
     return f"Exited ({status.exit_code}) {ago} ago" if status.finished_ns else ""
 
 
