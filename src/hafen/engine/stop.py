@@ -115,7 +115,8 @@ class Stopper:
             if container.alive or container.status.state is State.RESTARTING:
                 await self._stop(container, number, timeout)
             async with container.lock:
-                await self.starter.run(container, restart_count=0, back_off=0.0)
+                if not container.alive:  # else another restart came first
+                    await self.starter.run(container, restart_count=0, back_off=0.0)
         finally:
             container.keep = False
         self.events.publish("container", "restart", container.id, container.event_attributes())
