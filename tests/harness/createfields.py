@@ -154,7 +154,7 @@ REFUSED = (
     Refused("HostConfig.StorageOpt", _host(StorageOpt={"size": "1G"}), 500,
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
     Refused("Mount.ImageOptions.Subpath", _mount(Type="image", Source="busybox", ImageOptions={"Subpath": "etc"}), 501,
-            "mounts of type image are not implemented yet"),
+            "subpaths of image mounts are not implemented yet"),
     Refused("", _mount(Type="npipe", Source="x"), 400, 'invalid mount config for type "npipe": mount type unknown'),
     Refused("", _mount(Type="cluster", Source="x"), 400, 'invalid mount config for type "cluster": mount type unknown'),
     Refused("", _host(SecurityOpt=["systempaths=unconfined"]), 500,

@@ -161,7 +161,7 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
         return [one.id for one in containers if any(point.name == name for point in one.record.mounts)]
 
     def users_of_image(identity: str) -> Sequence[ImageUser]:
-        return [ImageUser(one.id, one.alive) for one in containers if one.record.image_id == identity]
+        return [ImageUser(one.id, one.alive) for one in containers if one.record.uses_image(identity)]
 
     volumes = Volumes(database, paths.volumes, events, users_of_volume, new_id, time.time_ns)
     volumes.load()
@@ -194,7 +194,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     members = Members(containers, shims, paths)
     networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
     scope = Scope()
-    mounting = Mounting(volumes, paths, events)
+    mounting = Mounting(snapshots, volumes, paths, events)
     remover = Remover(database, containers, snapshots, volumes, events, paths)
     exits = Exits(containers, networks, mounting, remover, events, scope)
     cdi = Registry(tuple(config.cdi_spec_dirs))

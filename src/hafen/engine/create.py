@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,7 +148,7 @@ class Creator:
             if donor is None:
                 raise InvalidArgument(f"No such container: {ref}")
             for point in donor.record.mounts:
-                if point.type != "tmpfs":
+                if point.type in ("bind", "volume"):
                     rw = point.rw and "ro" not in mode.split(",")
                     found[point.destination] = msgspec.structs.replace(point, rw=rw, anonymous=False, copy_up=False)
         own: dict[str, MountPoint] = {}
@@ -164,6 +164,8 @@ class Creator:
                 raise InvalidArgument(
                     f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
                 )
+            if point.type == "image":
+                point = msgspec.structs.replace(point, name=self._mounted_image(point.source))
             own[point.destination] = point
         found.update(own)
         for destination in config.volumes or {}:
@@ -171,6 +173,13 @@ class Creator:
             if declared is not None:
                 found.setdefault(declared.destination, declared)
         return tuple(found.values())
+
+    def _mounted_image(self, ref: str) -> str:
+        """Not NotFound where it is missing: clients would fetch the container's own image."""
+        try:
+            return self.images.resolve(ref).id
+        except NotFound as error:
+            raise InvalidArgument(f'invalid mount config for type "image": {error.message}') from error
 
     def _write(self, record: Record) -> tuple[Container, list[MountPoint]]:
         """One transaction; returns the container and the volumes that are new."""
@@ -191,12 +200,20 @@ class Creator:
                             fresh.append(point)
                     points.append(point)
                 record = msgspec.structs.replace(record, mounts=tuple(points))
-                self.snapshotter.prepare(record.id, record.parent)
+                for key, parent in self._snapshots(record):
+                    self.snapshotter.prepare(key, parent)
                 self.containers.insert(record)
         except BaseException:
             self.volumes.discard(made)
             raise
         return self.containers.publish(record), fresh
+
+    def _snapshots(self, record: Record) -> Iterator[tuple[str, str | None]]:
+        """(key, parent) of the container's root and of each image mounted in it."""
+        yield record.id, record.parent
+        for point in record.mounts:
+            if point.type == "image":
+                yield point.snapshot(record.id), self.images.resolve(point.name).snapshot
 
     async def _copy_up(self, container: Container, fresh: list[MountPoint]) -> None:
         """Fill new volumes with what the image has in their places."""
@@ -206,7 +223,8 @@ class Creator:
             await asyncio.to_thread(copyup.copy_up, tree, places)
         except BaseException as error:
             with self.database.transaction():
-                self.snapshotter.remove(container.id)
+                for key in container.record.snapshots:
+                    self.snapshotter.remove(key)
                 self.containers.delete(container)
             self.containers.forget(container)
             for point in fresh:

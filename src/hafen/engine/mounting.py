@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hafen.engine import specgen
@@ -15,19 +16,21 @@ from hafen.errors import InvalidArgument, NotFound, NotImplemented, System
 from hafen.kernel import consts, fs, mount
 from hafen.spec.mounts import MountPoint
 from hafen.spec.runtime_config import Mount
+from hafen.storage.snapshot import Snapshotter
 
 
 @dataclass(frozen=True, slots=True)
 class Mounting:
     """What a start needs to know of a container's mounts."""
 
+    snapshotter: Snapshotter
     volumes: Volumes
     paths: Paths
     events: Events
 
     def mounts(self, record: Record) -> tuple[Mount, ...]:
         """The container's own mounts. Errors: Docker's texts, with the source that is missing."""
-        return tuple(self._mount(point) for point in record.mounts)
+        return tuple(mounted for point in record.mounts for mounted in self._mounts(record, point))
 
     def tell(self, record: Record, action: str) -> None:
         """The event of each volume: `mount` at a start, `unmount` at an exit."""
@@ -39,6 +42,14 @@ class Mounting:
                 access = "true" if point.rw else "false"
                 attributes |= {"destination": point.destination, "propagation": "", "read/write": access}
             self.events.publish("volume", action, point.name, attributes)
+
+    def _mounts(self, record: Record, point: MountPoint) -> Iterator[Mount]:
+        if point.type != "image":
+            yield self._mount(point)
+            return
+        for layer in self.snapshotter.mounts(point.snapshot(record.id)):
+            access = () if point.rw else ("ro",)
+            yield Mount(point.destination, layer.type, layer.source, (*layer.options, *access))
 
     def _mount(self, point: MountPoint) -> Mount:
         if point.type == "tmpfs":

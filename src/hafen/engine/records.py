@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.errors import Conflict, NotFound
+from hafen.errors import Conflict, InvalidArgument, NotFound
 from hafen.spec import cronspec, lifecycle, names
 from hafen.spec.lifecycle import ALIVE, Action, State
 from hafen.spec.mounts import MountPoint
@@ -54,6 +54,16 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     mounts: tuple[MountPoint, ...] = ()
     links: tuple[Link, ...] = ()
     platform: str = "linux"
+
+    @property
+    def snapshots(self) -> list[str]:
+        """Keys of its own snapshots: its root, and one for each image mounted in it."""
+        return [self.id, *(point.snapshot(self.id) for point in self.mounts if point.type == "image")]
+
+    def uses_image(self, identity: str) -> bool:
+        return self.image_id == identity or any(
+            point.type == "image" and point.name == identity for point in self.mounts
+        )
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,8 +148,8 @@ class Container:
 
 @dataclass(slots=True, eq=False)
 class Exec:
-    """A further process of a container. `exit_code` is None until it has ended; `begun` is set once it runs, or never
-    will."""
+    """A further process of a container. `exit_code` is None until it has ended, which sets `ended`; `begun` is set once
+    it runs, or never will."""
 
     id: str
     container: Container
@@ -150,6 +160,7 @@ class Exec:
     exit_code: int | None = None
     probe: bool = False  # of a health check: no row, and forgotten at its end
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Waiter:

@@ -159,7 +159,8 @@ class Recovery:
 
     def _sweep_snapshots(self, known: set[str]) -> None:
         for info in self.snapshotter.all():
-            if not info.committed and names.is_id(info.key) and info.key not in known:
+            owner, _, _ = info.key.partition(":")
+            if not info.committed and names.is_id(owner) and owner not in known:
                 try:
                     self.snapshotter.remove(info.key)
                 except HafenError as error:

@@ -11,6 +11,7 @@ import logging
 import shutil
 import signal
 import time
+from contextlib import suppress
 
 from hafen.engine import links
 from hafen.engine.events import Events
@@ -109,10 +110,9 @@ class Remover:
         attributes = container.event_attributes()
         mounted = [point.name for point in container.record.mounts if point.type == "volume" and point.anonymous]
         with self._database.transaction(durable=not container.record.host_config.auto_remove):
-            try:
-                self._snapshotter.remove(container.id)
-            except NotFound:
-                pass  # a crash came in between
+            for key in container.record.snapshots:
+                with suppress(NotFound):  # a crash came in between
+                    self._snapshotter.remove(key)
             self._containers.delete(container)
         self._containers.forget(container)
         for session in container.sessions:  # clients that wait for a start that will not come

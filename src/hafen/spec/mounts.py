@@ -23,8 +23,9 @@ _CONSISTENCY = frozenset(("consistent", "cached", "delegated", "default"))
 class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something mounted into a container on top of its root.
 
-    `source` is a host path (bind), empty (tmpfs), or filled in when the volume exists; `name` is a volume's, empty
-    for an anonymous one until it is made. `mode` is what the user wrote after the second colon.
+    `source` is a host path (bind), an image's reference (image), empty (tmpfs), or filled in when the volume exists;
+    `name` is a volume's, empty for an anonymous one until it is made, or an image's id. `mode` is what the user wrote
+    after the second colon.
     """
 
     type: str
@@ -46,6 +47,10 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     driver_options: dict[str, str] = {}
     tmpfs_options: tuple[str, ...] = ()
     from_tmpfs: bool = False
+
+    def snapshot(self, container_id: str) -> str:
+        """Key of the snapshot behind a mounted image."""
+        return f"{container_id}:{self.destination}"
 
 
 def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
@@ -155,7 +160,7 @@ def parse_mount(mount: Mount) -> MountPoint:
         if kind == "tmpfs":
             return _tmpfs_mount(mount, destination)
         if kind == "image":
-            raise NotImplemented("mounts of type image are not implemented yet")
+            return _image_mount(mount, destination)
         raise InvalidArgument("mount type unknown")
     except _Foreign as error:
         raise InvalidArgument(error.message) from error
@@ -222,6 +227,16 @@ def _volume_mount(mount: Mount, destination: str) -> MountPoint:
         anonymous=not mount.source,
         subpath=subpath,
     )
+
+
+def _image_mount(mount: Mount, destination: str) -> MountPoint:
+    """What a container writes there goes with the container (API 1.48)."""
+    _refuse_options(mount, "bind", "volume", "tmpfs")
+    if not mount.source:
+        raise InvalidArgument("field Source must not be empty")
+    if mount.image_options and mount.image_options.subpath:
+        raise NotImplemented("subpaths of image mounts are not implemented yet")
+    return MountPoint(type="image", source=mount.source, destination=destination, rw=not mount.read_only)
 
 
 def _check_subpath(subpath: str, what: str) -> None:
