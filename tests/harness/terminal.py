@@ -7,6 +7,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -66,3 +67,23 @@ class Terminal:
     def restored(self) -> bool:
         """Whether the terminal's modes are what they were before the command."""
         return termios.tcgetattr(self.slave)[:4] == self.before[:4]
+
+
+def main(arguments: list[str]) -> int:
+    """`prompt=keys`... command: types keys (with escapes, as \\x10) where a prompt appears; says what was seen."""
+    typing = []
+    while "=" in arguments[0]:
+        typing.append(arguments.pop(0).split("=", 1))
+    with Terminal(arguments, dict(os.environ)) as terminal:
+        for prompt, keys in typing:
+            sys.stdout.write(terminal.expect(prompt.encode().decode("unicode_escape")))
+            terminal.type(keys.encode().decode("unicode_escape"))
+        code = terminal.wait()
+        while select.select([terminal.master], [], [], 0)[0]:
+            terminal.seen += os.read(terminal.master, 65536)
+        sys.stdout.write(terminal.seen.decode(errors="replace"))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -153,7 +153,10 @@ class _Parser:
 
     def _long(self, word: str, rest: list[str]) -> None:
         name, equals, value = word.partition("=")
-        name = self._aliases.get(name, name)
+        if name in self._aliases:
+            if name in _DEPRECATED:
+                print(f"Flag --{name} has been deprecated, use --{self._aliases[name]} instead")
+            name = self._aliases[name]
         if name == "help":
             raise HelpAsked
         flag = self._definitions.get(name)
@@ -199,11 +202,14 @@ class _Parser:
                 self._flags.append(flag.name, [validator(item) for item in items] if validator else items)
                 return
             validator = self._validators.get(flag.name)
-            self._flags.put(flag.name, _ONE[flag.kind](validator(value) if validator else value))
+            convert = _integer if (flag.name, value) == _UNLIMITED else _ONE[flag.kind]
+            self._flags.put(flag.name, convert(validator(value) if validator else value))
         except InvalidArgument as error:
             raise BadFlag(f'invalid argument "{value}" for "{flag.spelling}" flag: {error}') from None
 
 
+_DEPRECATED = ("time",)  # of the names that are another flag's, those whose use docker remarks on
+_UNLIMITED = ("memory-swap", "-1")  # the one size that may be negative
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 
 
@@ -237,7 +243,7 @@ def _unsigned16(text: str) -> int:
 def _bytes(text: str) -> int:
     from hafen.spec.units import parse_size
 
-    return -1 if text == "-1" else parse_size(text)
+    return parse_size(text)
 
 
 def _duration(text: str) -> int:
@@ -289,8 +295,11 @@ def as_map(items: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (item.partition("=") for item in items)}
 
 
-def moment(flags: Flags, name: str) -> str:
-    """--since and --until: a time, or how long ago, as seconds since 1970, which is all that the engine takes."""
+def moment(flags: Flags, name: str, told: str = 'invalid value for "{name}": ') -> str:
+    """--since and --until: a time, or how long ago, as seconds since 1970, which is all that the engine takes.
+
+    `told` opens what is said of another text.
+    """
     text = flags.text(name)
     if not text:
         return ""
@@ -301,7 +310,5 @@ def moment(flags: Flags, name: str) -> str:
     try:
         nanoseconds = parse_timestamp(text, time.time_ns())
     except InvalidArgument:
-        raise InvalidArgument(
-            f'invalid value for "{name}": failed to parse value as time or duration: "{text}"'
-        ) from None
+        raise InvalidArgument(told.format(name=name) + f'failed to parse value as time or duration: "{text}"') from None
     return f"{nanoseconds // 1_000_000_000}.{nanoseconds % 1_000_000_000:09d}"

@@ -112,6 +112,8 @@ def _check(mount: Document, used: set[str]) -> None:
     if not mount.get("Target"):
         raise InvalidArgument("target is required")
     _check_recursive(mount)
+    if "VolumeOptions" in mount:
+        mount["VolumeOptions"].setdefault("DriverConfig", {})  # docker sends it empty, and inspect shows what was sent
     kinds = (("volume", _VOLUME), ("bind", _BIND), ("tmpfs", _TMPFS), ("image", ("image-subpath", "subpath")))
     for kind, names in kinds:
         if mount["Type"] != kind and used & set(names):

@@ -1,5 +1,6 @@
 """`--network`: a name, or its long form `name=web,alias=db,ip=10.0.0.7`; pure."""
 
+import re
 from typing import NamedTuple
 
 from hafen.cli.flags import Flags
@@ -86,6 +87,8 @@ def _add_single_flags(flags: Flags, endpoint: Document, *, user_defined: bool) -
     if flags.values("link") and user_defined:
         endpoint["Links"] = flags.values("link")
     if flags.text("mac-address"):
+        if not re.fullmatch(r"([0-9a-f]{2}[:-]){5}[0-9a-f]{2}", flags.text("mac-address"), re.IGNORECASE):
+            raise InvalidArgument(f"{flags.text('mac-address')} is not a valid mac address")
         if endpoint.get("MacAddress"):
             raise InvalidArgument("conflicting options: cannot specify both --mac-address and per-network MAC address")
         endpoint["MacAddress"] = flags.text("mac-address")

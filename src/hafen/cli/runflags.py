@@ -183,7 +183,7 @@ def _dns(text: str) -> str:
 def _dns_search(text: str) -> str:
     text = text.strip()
     if text != "." and not text.replace(".", "").replace("-", "").replace("_", "").isalnum():
-        raise InvalidArgument(f"invalid domain: {text}" if text else "empty DNS search domain")
+        raise InvalidArgument(f"{text} is not a valid domain" if text else "empty DNS search domain")
     return text
 
 
@@ -210,6 +210,12 @@ ULIMITS = frozenset(
 
 def _quote(text: str) -> str:
     return f'"{text}"'
+
+
+def _link(text: str) -> str:
+    if not text or text.count(":") > 1:
+        raise InvalidArgument(f"bad format for links: {text}" if text else "empty string specified for links")
+    return text
 
 
 def _cgroup_rule(text: str) -> str:
@@ -298,6 +304,7 @@ VALIDATORS: Mapping[str, Validator] = {
     "attach": _stream,
     "env": _environment,
     "label": _label,
+    "link": _link,
     "add-host": _add_host,
     "dns": _dns,
     "dns-search": _dns_search,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from hafen.cli.flags import Flags, as_map
@@ -9,6 +10,18 @@ from hafen.cli.networks import attachments
 from hafen.cli.runflags import check_device, is_device_mode, parse_device_rate
 from hafen.client.engine import Document
 from hafen.errors import InvalidArgument
+from hafen.spec.digest import is_hex
+from hafen.spec.reference import parse
+
+_WINDOWS_ONLY = ("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops")
+
+
+def check_supported(flags: Flags) -> None:
+    """InvalidArgument for flags of another system, before anything is asked of the engine."""
+    told = "is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux"
+    problems = [f'"--{name}" {told}' for name in _WINDOWS_ONLY if flags.changed(name)]
+    if problems:
+        raise InvalidArgument("\n".join(problems))
 
 
 def request(flags: Flags, image: str, command: list[str], environ: Mapping[str, str]) -> Document:
@@ -16,6 +29,8 @@ def request(flags: Flags, image: str, command: list[str], environ: Mapping[str, 
     policy = flags.text("pull", "missing")
     if policy not in ("always", "missing", "never"):
         raise InvalidArgument(f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"')
+    if not is_hex(image, 64):  # an identifier is no reference
+        parse(image)
     networks = attachments(flags)
     body = _config(flags, image, command, environ)
     body["HostConfig"] = _host_config(flags, networks[0].target)
@@ -71,17 +86,18 @@ def environment(flags: Flags, environ: Mapping[str, str]) -> list[str]:
 
     Where it is not there either, a file's line is left out, and -e takes the image's variable of that name away.
     """
-    items = [item for path in flags.values("env-file") for item in _key_values(path)]
+    items = [item for path in flags.values("env-file") for item in _key_values(path, "env")]
     found = [item if "=" in item else f"{item}={environ[item]}" for item in items if "=" in item or item in environ]
-    return found + [f"{item}={environ[item]}" if item in environ else item for item in flags.values("env")]
+    given = {item.partition("=")[0]: item for item in flags.values("env")}  # the last of a name counts
+    return found + [f"{item}={environ[item]}" if item in environ else item for item in given.values()]
 
 
 def labels(flags: Flags) -> dict[str, str]:
-    items = [item for path in flags.values("label-file") for item in _key_values(path)]
+    items = [item for path in flags.values("label-file") for item in _key_values(path, "label") if "=" in item]
     return as_map(items + flags.values("label"))
 
 
-def _key_values(path: str) -> Iterable[str]:
+def _key_values(path: str, kind: str) -> Iterable[str]:
     with open(path, encoding="utf-8-sig") as file:
         for line in file.read().split("\n"):
             line = line.rstrip("\r").lstrip()
@@ -89,9 +105,9 @@ def _key_values(path: str) -> Iterable[str]:
                 continue
             name = line.partition("=")[0]
             if not name:
-                raise InvalidArgument(f"no variable name on line '{line}'")
+                raise InvalidArgument(f"invalid {kind} file ({path}): no variable name on line '{line}'")
             if any(letter.isspace() for letter in name):
-                raise InvalidArgument(f"variable '{name}' contains whitespaces")
+                raise InvalidArgument(f"invalid {kind} file ({path}): variable '{name}' contains whitespaces")
             yield line
 
 
@@ -102,6 +118,8 @@ def _exposed(flags: Flags) -> list[str]:
 
     ports: list[str] = []
     for item in flags.values("expose"):
+        if ":" in item:
+            raise InvalidArgument(f"invalid port format for --expose: {item}")
         try:
             ports += map(str, parse_exposed(item))
         except InvalidArgument:
@@ -169,7 +187,7 @@ def _host_config(flags: Flags, network: str) -> Document:
         "IpcMode": flags.text("ipc"),
         "Links": flags.values("link") or None,
         "OomScoreAdj": flags.number("oom-score-adj"),
-        "PidMode": flags.text("pid"),
+        "PidMode": _pid_mode(flags.text("pid")),
         "Privileged": flags.on("privileged"),
         "PublishAllPorts": flags.on("publish-all"),
         "ReadonlyRootfs": flags.on("read-only"),
@@ -205,6 +223,13 @@ def _one_of(flags: Flags, name: str, known: Iterable[str], message: str) -> str:
     if flags.text(name) not in known:
         raise InvalidArgument(message)
     return flags.text(name)
+
+
+def _pid_mode(text: str) -> str:
+    kind, _, container = text.partition(":")
+    if text not in ("", "host", "private") and not (kind == "container" and container):
+        raise InvalidArgument("--pid: invalid PID mode")
+    return text
 
 
 def _absolute_bind(text: str) -> str:
@@ -244,7 +269,7 @@ def restart_policy(text: str) -> Document:
     name, colon, count = text.partition(":")
     if not name and colon:
         raise InvalidArgument("invalid restart policy format: no policy provided before colon")
-    if count and not count.isdigit():
+    if count and not re.fullmatch(r"[-+]?[0-9]+", count):
         raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer")
     return {"Name": name, "MaximumRetryCount": int(count or 0)}
 

@@ -29,6 +29,7 @@ from hafen.spec.wire.exec import ExecConfig, ExecInspect, ProcessConfig
 
 _STDOUT = 1
 _KEPT = 512  # ended execs that a container remembers
+_EXIT_PATIENCE = 2.0  # seconds from a process' end until its shim has told it
 _RESIZE_PATIENCE = 10  # seconds, as Docker's
 _LOST = 137  # exit code of what ended with its container while no engine was there
 
@@ -131,6 +132,12 @@ class Execs:
 
     async def inspect(self, exec_id: str) -> ExecInspect:
         one = self._find(exec_id)
+        if one.running and not _runs(one.pid):  # a client whose streams ended asks for the exit code: it is on its way
+            try:
+                async with asyncio.timeout(_EXIT_PATIENCE):
+                    await one.ended.wait()
+            except TimeoutError:
+                pass
         config = one.config
         words = config.cmd or [""]
         return ExecInspect(
@@ -184,6 +191,7 @@ class Execs:
     def _ended(self, one: Exec, code: int) -> None:
         one.running, one.exit_code = False, code
         one.begun.set()
+        one.ended.set()
         if one.probe:
             self._containers.execs.pop(one.id, None)
             one.container.execs.pop(one.id, None)
@@ -306,3 +314,12 @@ def _check_process(config: ExecConfig) -> None:
         raise StartFailed("Cwd must be an absolute path", 126)
     if any(entry.startswith("=") for entry in config.env or ()):
         raise StartFailed("unable to start container process: invalid environment variable: name cannot be empty", 126)
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is more than a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(") ")[2][:1] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while we read
+        return False

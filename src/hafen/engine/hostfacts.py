@@ -34,6 +34,7 @@ class HostFacts:
     apparmor: bool
     init: bool
     cpu_realtime: bool = False
+    mqueue: bool = True  # /dev/mqueue is there to be shared
     descriptors: tuple[int, int] | None = None  # RLIMIT_NOFILE (soft, hard) of containers, where ours is another
 
 
@@ -50,6 +51,7 @@ def read(cgroup_version: int) -> HostFacts:
         kernel=os.uname().release,
         apparmor=_read("/sys/module/apparmor/parameters/enabled", "N").startswith("Y"),
         init=os.path.exists(TINI),
+        mqueue=os.path.isdir("/dev/mqueue"),
         cpu_realtime=any(os.path.exists(path) for path in _CPU_REALTIME),
     )
 

@@ -211,9 +211,11 @@ def _default_mounts(wanted: HostConfig, host: HostFacts, found: Found) -> list[M
         Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*access, "nosuid", "noexec", "nodev")),
         Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
     ]
-    if found.namespaces.get("ipc") == "host":
+    if found.namespaces.get("ipc") == "host" and host.mqueue:
         mounts = [mount for mount in mounts if mount.type != "mqueue"]
         mounts.append(Mount("/dev/mqueue", "bind", "/dev/mqueue", ("rbind", "nosuid", "noexec", "nodev")))
+    if wanted.ipc_mode == "none":  # its own namespace, and no shared memory in it
+        return mounts
     if found.shm is not None:
         mounts.append(Mount("/dev/shm", "bind", found.shm, ("rbind", "rprivate")))
     else:

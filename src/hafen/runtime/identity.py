@@ -63,7 +63,8 @@ def resolve(root: int, user: User) -> Identity:
     passwd = parse_passwd(_read(root, "/etc/passwd"))
     if not user.name and not user.group_add:
         entry = next((entry for entry in passwd if entry.uid == user.uid), None)
-        return Identity(user.uid, user.gid, user.additional_gids, _home(entry))
+        groups = dict.fromkeys([user.gid, *user.additional_gids])  # the main one is among them, as runc has it
+        return Identity(user.uid, user.gid, tuple(groups), _home(entry))
     return identify(user, passwd, parse_group(_read(root, "/etc/group")))
 
 

@@ -36,7 +36,7 @@ def create(spawn: Spawn, config: dict[str, Any], rootfs: tuple[RootMount, ...], 
         mount_layer(layer, root)
     config["ociVersion"] = "1.0.2"  # crun before 1.9 takes nothing newer; what it does not know it leaves out
     config["root"] = {**config.get("root", {}), "path": root}
-    config["process"] = _resolved(config["process"], root)
+    config["process"] = {"cwd": "/", **_resolved(config["process"], root)}  # we leave out what is by default
     bundle = os.path.join(spawn.run_dir, "bundle")
     os.makedirs(bundle, mode=0o700, exist_ok=True)
     _write(os.path.join(bundle, "config.json"), config)

@@ -106,11 +106,11 @@ def publish_all(exposed: Iterable[Port], published: Iterable[PortMapping]) -> tu
 
 
 def _mappings(host_ip: str, host: str, container: str, protocol: str) -> tuple[PortMapping, ...]:
-    inside = parse_range(container)
+    inside = _range(container, "containerPort")
     address = _address(host_ip)
     if not host or host == "0":
         return tuple(PortMapping(Port(number, protocol), address) for number in range(inside.first, inside.last + 1))
-    outside = parse_range(host)
+    outside = _range(host, "hostPort")
     if inside.first == inside.last:
         return (PortMapping(Port(inside.first, protocol), address, outside),)
     if outside.last - outside.first != inside.last - inside.first:
@@ -121,6 +121,13 @@ def _mappings(host_ip: str, host: str, container: str, protocol: str) -> tuple[P
             range(inside.first, inside.last + 1), range(outside.first, outside.last + 1), strict=True
         )
     )
+
+
+def _range(text: str, name: str) -> PortRange:
+    try:
+        return parse_range(text)
+    except InvalidArgument:
+        raise InvalidArgument(f"invalid {name}: {text}") from None
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -51,12 +51,12 @@ def test_switches_can_be_off_and_names_have_aliases() -> None:
 
 
 def test_values_by_kind() -> None:
-    flags, _ = given("--cpus", "1.5", "--interval=1m30s", "--retries", "0x10", "--subnet", "a,b", "-m", "-1")
+    flags, _ = given("--cpus", "1.5", "--interval=1m30s", "--retries", "0x10", "--subnet", "a,b", "-m", "1k")
     assert flags.number("cpus") == 1_500_000_000
     assert flags.number("interval") == 90_000_000_000
     assert flags.number("retries") == 16
     assert flags.values("subnet") == ["a", "b"]
-    assert flags.number("memory") == -1
+    assert flags.number("memory") == 1024
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ def _attach(call: Call) -> int:
     streams = Streams(bool(config["OpenStdin"]) and not call.flags.on("no-stdin"), True, True, bool(config["Tty"]))
     check_terminal(streams)
     waiting = containers.wait(call.engine, document["Id"])
-    detached = _carry(call, document, streams, sig_proxy=call.flags.on("sig-proxy", True))
-    return 0 if detached else exit_status(waiting)
+    if _carry(call, document, streams, sig_proxy=call.flags.on("sig-proxy", True)):
+        err("read escape sequence")
+        return 1
+    return exit_status(waiting)
 
 
 def _carry(
@@ -55,6 +57,10 @@ def _carry(
 
 def _start(call: Call) -> int:
     flags = call.flags
+    checkpoint = [f'"--{name}"' for name in ("checkpoint", "checkpoint-dir") if flags.changed(name)]
+    if checkpoint:
+        told = "is only supported on a Docker daemon with experimental features enabled"
+        raise InvalidArgument("\n".join(f"{flag} {told}" for flag in checkpoint))
     if flags.on("attach") or flags.on("interactive"):
         if len(call.arguments) > 1:
             raise InvalidArgument("you cannot start and attach multiple containers at once")
@@ -96,8 +102,10 @@ ATTACH = Command(
 START = Command(
     _start, "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers",
     """
--a, --attach               Attach STDOUT/STDERR and forward signals
-    --detach-keys string   Override the key sequence for detaching a container
+-a, --attach                  Attach STDOUT/STDERR and forward signals
+    --checkpoint string       Restore from this checkpoint
+    --checkpoint-dir string   Use a custom checkpoint storage directory
+    --detach-keys string      Override the key sequence for detaching a container
 -i, --interactive          Attach container's STDIN
     --sig-proxy            (hidden)
 """, least=1,

@@ -10,13 +10,14 @@ from hafen.cli.progress import ByteBar, Progress
 from hafen.client import containers, images
 from hafen.client.engine import Query
 from hafen.client.transport import file_body
+from hafen.spec.reference import parse
 
 
 def _commit(call: Call) -> int:
     flags = call.flags
     repository, tag = "", ""
     if len(call.arguments) > 1:
-        reference = parsed(call.arguments[1]).with_default_tag()
+        reference = parse(call.arguments[1]).with_default_tag()
         repository, tag = reference.repository, reference.tag or ""
     query: Query = {
         "container": call.arguments[0], "repo": repository, "tag": tag, "comment": flags.text("message"),

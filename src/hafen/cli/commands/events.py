@@ -22,7 +22,7 @@ def _events(call: Call) -> int:
         except TemplateError as error:
             raise parse_failure(error) from None
     response = system.events(
-        call.engine, since=moment(flags, "since"), until=moment(flags, "until"), filters=flags.values("filter")
+        call.engine, since=moment(flags, "since", ""), until=moment(flags, "until", ""), filters=flags.values("filter")
     )
     for event in call.engine.documents(response):
         out(evaluated(template, event) if template else to_json(event) if form else line(event))

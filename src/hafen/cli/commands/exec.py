@@ -4,6 +4,7 @@ import os
 
 from hafen.cli import terminal
 from hafen.cli.command import Call, Command
+from hafen.cli.output import err
 from hafen.cli.runflags import VALIDATORS
 from hafen.cli.runspec import environment
 from hafen.cli.session import Streams, carry, check_terminal, detach_keys, signalling
@@ -33,7 +34,10 @@ def _exec(call: Call) -> int:
             connection, streams, keys=keys, forward=None,
             resize=lambda height, width: containers.exec_resize(signals, exec_id, height, width),
         )  # fmt: skip
-    return 0 if detached else int(containers.exec_inspect(call.engine, exec_id).get("ExitCode") or 0)
+    if detached:
+        err("read escape sequence")
+        return 1
+    return int(containers.exec_inspect(call.engine, exec_id).get("ExitCode") or 0)
 
 
 EXEC = Command(

@@ -87,6 +87,10 @@ def _export(call: Call) -> int:
     target = call.flags.text("output")
     if not target and terminal.is_terminal(1):
         raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    folder = os.path.dirname(target)
+    if folder and not os.path.isdir(folder):
+        reason = f"invalid output path: stat {folder}: no such file or directory"
+        raise InvalidArgument(f"failed to export container: {reason}")
     write_response(containers.export(call.engine, call.arguments[0]), target, ByteBar("Exporting"))
     return 0
 
@@ -106,7 +110,7 @@ def write_response(response: Iterable[bytes], target: str, bar: ByteBar) -> None
         return
     partial = f"{target}.{os.getpid()}.partial"
     try:
-        with open(partial, "xb", buffering=0) as file:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as file:
             for chunk in chunks:
                 write_all(file.fileno(), [chunk])
         os.replace(partial, target)

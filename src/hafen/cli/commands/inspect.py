@@ -76,6 +76,9 @@ def _volume(call: Call) -> int:
     return _show(call, lambda name: volumes.inspect(call.engine, name))
 
 
+_OF_OTHERS = ("config", "node", "plugin", "secret", "service", "task")  # docker's types that this engine has none of
+
+
 def _any(call: Call) -> int:
     getters: dict[str, Getter] = {
         "container": lambda name: containers.inspect(call.engine, name, size=call.flags.on("size")),
@@ -85,8 +88,8 @@ def _any(call: Call) -> int:
     }
     kind = call.flags.text("type")
     if call.flags.changed("type") and kind not in getters:
-        known = ", ".join(f'"{name}"' for name in getters)
-        raise InvalidArgument(f'type "{kind}" is unknown: it is one of {known}')
+        known = ", ".join(f'"{name}"' for name in sorted([*getters, *_OF_OTHERS]))
+        raise InvalidArgument(f'unknown type: "{kind}": must be one of {known}')
 
     def first(name: str) -> Document:
         for candidate in [kind] if kind else getters:

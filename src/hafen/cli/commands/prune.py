@@ -6,7 +6,7 @@ from hafen.cli.command import Call, Command
 from hafen.cli.output import human_size, out
 from hafen.client import containers, images, networks, system, volumes
 from hafen.client.engine import Document
-from hafen.errors import NotFound, NotImplemented
+from hafen.errors import InvalidArgument, NotFound, NotImplemented
 
 
 def agreed(call: Call, warning: str) -> bool:
@@ -34,24 +34,18 @@ def _image_lines(answer: Document) -> list[str]:
 
 def _containers(call: Call) -> int:
     if not agreed(call, "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?"):
-        return _canceled("container")
+        return 0
     answer = containers.prune(call.engine, call.flags.values("filter"))
     _section("Deleted Containers:", answer.get("ContainersDeleted") or [])
     out(f"Total reclaimed space: {human_size(answer.get('SpaceReclaimed') or 0)}")
     return 0
 
 
-def _canceled(what: str) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"{what} prune has been cancelled\n")
-    return 1
-
-
 def _images(call: Call) -> int:
     everything = call.flags.on("all")
     kind = "images without at least one container associated to them" if everything else "dangling images"
     if not agreed(call, f"WARNING! This will remove all {kind}.\nAre you sure you want to continue?"):
-        return _canceled("image")
+        return 0
     filters = [f"dangling={'false' if everything else 'true'}", *call.flags.values("filter")]
     answer = images.prune(call.engine, filters)
     _section("Deleted Images:", _image_lines(answer))
@@ -62,7 +56,7 @@ def _images(call: Call) -> int:
 def _networks(call: Call) -> int:
     warning = "WARNING! This will remove all custom networks not used by at least one container."
     if not agreed(call, f"{warning}\nAre you sure you want to continue?"):
-        return _canceled("network")
+        return 0
     answer = networks.prune(call.engine, call.flags.values("filter"))
     _section("Deleted Networks:", answer.get("NetworksDeleted") or [])
     return 0
@@ -73,7 +67,7 @@ def _volumes(call: Call) -> int:
     kind = "local volumes" if everything else "anonymous local volumes"
     warning = f"WARNING! This will remove {'all ' if everything else ''}{kind} not used by at least one container."
     if not agreed(call, f"{warning}\nAre you sure you want to continue?"):
-        return _canceled("volume")
+        return 0
     answer = volumes.prune(call.engine, [*(["all=true"] if everything else []), *call.flags.values("filter")])
     _section("Deleted Volumes:", answer.get("VolumesDeleted") or [])
     out(f"Total reclaimed space: {human_size(answer.get('SpaceReclaimed') or 0)}")
@@ -89,9 +83,13 @@ def _system(call: Call) -> int:
     )
     items.append("all build cache" if flags.on("all") else "unused build cache")
     warning = "WARNING! This will remove:\n" + "".join(f"  - {item}\n" for item in items)
-    if not agreed(call, f"{warning}\nAre you sure you want to continue?"):
-        return _canceled("system")
     filters = flags.values("filter")
+    if flags.on("volumes") and any(item.startswith("until=") for item in filters):
+        raise InvalidArgument('ERROR: The "until" filter is not supported with "--volumes"')
+    if filters:
+        warning += "\n  Items to be pruned will be filtered with:\n" + "".join(f"  - {item}\n" for item in filters)
+    if not agreed(call, f"{warning}\nAre you sure you want to continue?"):
+        return 0
     reclaimed = 0
     answer = containers.prune(call.engine, filters)
     _section("Deleted Containers:", answer.get("ContainersDeleted") or [])
@@ -99,7 +97,7 @@ def _system(call: Call) -> int:
     answer = networks.prune(call.engine, filters)
     _section("Deleted Networks:", answer.get("NetworksDeleted") or [])
     if flags.on("volumes"):
-        answer = volumes.prune(call.engine, [item for item in filters if not item.startswith("until=")])
+        answer = volumes.prune(call.engine, filters)
         _section("Deleted Volumes:", answer.get("VolumesDeleted") or [])
         reclaimed += answer.get("SpaceReclaimed") or 0
     answer = images.prune(call.engine, [f"dangling={'false' if flags.on('all') else 'true'}", *filters])

@@ -9,7 +9,7 @@ from hafen.cli.hints import absent_image
 from hafen.cli.output import err, out
 from hafen.cli.report import report, system_text
 from hafen.cli.runflags import ALIASES, RUN_ONLY, SHARED, VALIDATORS
-from hafen.cli.runspec import request
+from hafen.cli.runspec import check_supported, request
 from hafen.cli.session import Streams, carry, check_terminal, detach_keys, signalling
 from hafen.client import containers
 from hafen.client.engine import Document, Query
@@ -23,20 +23,24 @@ REMOVAL_SECONDS = 10.0
 
 
 def create(call: Call) -> int:
+    check_supported(call.flags)
     try:
         body = request(call.flags, call.arguments[0], call.arguments[1:], os.environ)
     except (HafenError, OSError) as error:
-        return _failed(call, error)
+        _failed(call, error)
+        return NOT_STARTED
     body["HostConfig"]["ConsoleSize"] = list(terminal.size())
     out(_create(call, body))
     return 0
 
 
 def run(call: Call) -> int:
+    check_supported(call.flags)
     try:
         body = request(call.flags, call.arguments[0], call.arguments[1:], os.environ)
     except (HafenError, OSError) as error:
-        return _failed(call, error)
+        _failed(call, error)
+        return NOT_STARTED
     if call.flags.on("detach"):
         if call.flags.values("attach"):
             raise InvalidArgument("conflicting options: cannot specify both --attach and --detach")
@@ -111,7 +115,7 @@ def _create(call: Call, body: Document) -> str:
         )
     if policy == "always":
         _pull(call, image)
-    name, platform = flags.text("name"), flags.text("platform")
+    name, platform = flags.text("name"), _platform(flags.text("platform"))
     try:
         answer = containers.create(call.engine, body, name, platform)
     except NotFound as error:
@@ -127,6 +131,15 @@ def _create(call: Call, body: Document) -> str:
         with open(cidfile, "x", encoding="ascii") as file:
             file.write(answer["Id"])
     return str(answer["Id"])
+
+
+def _platform(text: str) -> str:
+    """As docker sends it: a system alone is meant with this machine's architecture."""
+    if text.count("/") > 2:
+        raise InvalidArgument(
+            f'error parsing specified platform: "{text}": cannot parse platform specifier: invalid argument'
+        )
+    return "linux/amd64" if text == "linux" and os.uname().machine == "x86_64" else text
 
 
 def _pull(call: Call, image: str) -> None:
@@ -156,7 +169,7 @@ def _failed(call: Call, error: HafenError | OSError) -> int:
 
 def start_failure(text: str) -> int:
     """The engine's HTTP answer carries no exit code: docker, too, reads the runtime's words."""
-    if "executable file not found" in text or ("unable to start container process" in text and "no such file" in text):
+    if "executable file not found" in text or "no such file or directory" in text:
         return NOT_FOUND
     if "unable to start container process" in text and ("permission denied" in text or "is a directory" in text):
         return NOT_EXECUTABLE

@@ -49,7 +49,9 @@ def _sample(engine: Engine, names: list[str], *, truncate: bool) -> list[Row]:
     def fetch(name: str) -> None:
         try:
             with Engine(engine.endpoint) as own:
-                found[name] = json.loads(containers.stats(own, name, stream=False).read())
+                sample = containers.stats(own, name, stream=False).read()
+                if sample:  # of one that goes just now there is none
+                    found[name] = json.loads(sample)
         except NotFound:
             pass  # it has gone since it was listed
         except HafenError as error:
