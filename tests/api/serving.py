@@ -12,8 +12,8 @@ from typing import cast
 
 from hafen.api.app import Api
 from hafen.api.routes.table import router
-from hafen.api.server import Server
 from hafen.engine.services import Services
+from hafen.http.server import Server
 
 
 @dataclass

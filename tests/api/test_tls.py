@@ -13,8 +13,8 @@ import pytest
 
 from hafen.api.app import Api
 from hafen.api.routes.table import router
-from hafen.api.server import Server
 from hafen.engine.services import Services
+from hafen.http.server import Server
 from tests.api.serving import FakeSession, fake, request
 from tests.api.test_hijack import UPGRADE, Attaching
 from tests.api.test_protocol import Endless

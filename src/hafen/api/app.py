@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Coroutine
 from urllib.parse import unquote
 
-from hafen.api import errors, versions
-from hafen.api.message import Answer, Body, Head, HijackReply, JsonReply, Reply, Request
+from hafen.api import errors, response, versions
+from hafen.api.message import Body, Head, HijackReply, JsonReply, Reply, Request
 from hafen.api.query import Query
 from hafen.api.router import Route, Router
 from hafen.api.stream import JSON
 from hafen.engine.services import Services
 from hafen.errors import HafenError, NotModified
+from hafen.http.message import Answer
 
 _log = logging.getLogger(__name__)
 
@@ -21,9 +22,14 @@ _log = logging.getLogger(__name__)
 class Api:
     """The application that the server serves."""
 
+    heads = response.HEADS
+
     def __init__(self, router: Router, services: Services) -> None:
         self._router = router
         self._services = services
+
+    def refusal(self, status: int, message: str) -> Reply:
+        return Reply(status, errors.body(message), JSON)
 
     async def __call__(
         self, head: Head, body: Body, own: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]

@@ -1,44 +1,23 @@
-"""What a route is given and what it answers; the server reads the one and writes the other."""
+"""What a route of the Engine API is given and what it answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from hafen.api.query import Query
 from hafen.api.versions import Version
-from hafen.engine.services import Session
 from hafen.errors import InvalidArgument
+from hafen.http import message
+from hafen.http.message import Body, Head, Headers, HijackReply, Reply, StreamReply
 from hafen.spec.wire import gojson
 
 T = TypeVar("T")
 
-Headers = Mapping[str, str]  # names in lower case
+__all__ = ["Answer", "Body", "Head", "HijackReply", "JsonReply", "Reply", "Request", "StreamReply"]
 
 MAX_JSON_BODY = 16 << 20
-
-
-class Body(Protocol):
-    """A request's body, read from the client only as fast as it is iterated."""
-
-    @property
-    def length(self) -> int | None:
-        """Bytes announced; None where the body comes in chunks."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def read(self, limit: int) -> bytes:
-        """All of it; InvalidArgument where it is longer than `limit` bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A request as it came: target is path and query, still percent-encoded."""
-
-    method: str
-    target: str
-    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +55,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer."""
-
-    status: int = 200
-    body: bytes = b""
-    content_type: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class JsonReply:
     """A wire struct, or a list of one kind of struct, to be written as the client's version knows it."""
 
@@ -93,24 +62,6 @@ class JsonReply:
     status: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReply:
-    """An answer that goes on: the head is sent at once, then each chunk as it comes. The iterator is closed at the end,
-    also where the client goes away."""
-
-    chunks: AsyncIterator[bytes]
-    content_type: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class HijackReply:
-    """The connection itself is handed to a session, after the bytes of `head`."""
-
-    session: Session
-    head: bytes
-
-
-Answer = Reply | JsonReply | StreamReply | HijackReply
+Answer = message.Answer | JsonReply
 
 NO_CONTENT = Reply(204)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from hafen.api import versions
 from hafen.errors import HafenError
+from hafen.http.streams import close
 from hafen.spec.wire.image import ErrorDetail, Progress
 
 RAW: Final = "application/vnd.docker.raw-stream"
 MULTIPLEXED: Final = "application/vnd.docker.multiplexed-stream"
 JSON: Final = "application/json"
 TAR: Final = "application/x-tar"
-
-
-@runtime_checkable
-class _Closable(Protocol):
-    async def aclose(self) -> None: ...
-
-
-async def close(iterator: AsyncIterator[object]) -> None:
-    """End an iterator now; where it is a generator, its `finally` runs."""
-    if isinstance(iterator, _Closable):
-        await iterator.aclose()
 
 
 async def lines(values: AsyncIterator[object], version: versions.Version) -> AsyncIterator[bytes]:

@@ -41,7 +41,7 @@ def answer(request: Request, session: Session) -> HijackReply:
     key = headers.get("sec-websocket-key", "")
     if not key:
         raise InvalidArgument("mismatch challenge/response")
-    head = response.head(
+    head = response.HEADS.head(
         101,
         (
             ("Upgrade", "websocket"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hafen.daemon.config import DaemonConfig
 from hafen.errors import Conflict, InvalidArgument, System
+from hafen.http.sockets import server_context, tcp_socket
 
 if TYPE_CHECKING:
     import ssl
@@ -99,34 +100,6 @@ def _group_id(name: str) -> int:
     return 0
 
 
-def tcp_socket(address: str) -> socket.socket:
-    """A socket at `host:port`; [..] around IPv6."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise InvalidArgument(f"tcp://{address} needs a port")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host or "127.0.0.1", int(port)))
-    except OSError as error:
-        sock.close()
-        raise System(f"cannot listen on tcp://{address}: {error.strerror}") from error
-    return sock
-
-
 def tls_context(config: DaemonConfig) -> ssl.SSLContext:
     """Server side; with --tlsverify clients need a certificate of the given authority."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-        if config.tls_verify:
-            context.load_verify_locations(config.tls_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument(f"TLS certificates cannot be used: {error}") from error
-    return context
+    return server_context(config.tls_cert, config.tls_key, config.tls_ca if config.tls_verify else "")

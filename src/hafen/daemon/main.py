@@ -57,8 +57,8 @@ async def serve(config: DaemonConfig) -> None:
     """Run an engine until it is told to stop."""
     from hafen.api.app import Api
     from hafen.api.routes.table import router
-    from hafen.api.server import Server
     from hafen.daemon.wire import wire
+    from hafen.http.server import Server
 
     stop = asyncio.Event()
     signals.install(asyncio.get_running_loop(), stop)

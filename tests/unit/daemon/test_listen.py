@@ -10,6 +10,7 @@ import pytest
 from hafen.daemon import listen
 from hafen.daemon.config import DaemonConfig
 from hafen.errors import Conflict, InvalidArgument
+from hafen.http.sockets import tcp_socket
 
 GROUP = str(os.getegid())
 
@@ -50,10 +51,10 @@ def test_unknown_group(tmp_path: Path) -> None:
 
 
 def test_tcp() -> None:
-    with listen.tcp_socket("127.0.0.1:0") as sock:
+    with tcp_socket("127.0.0.1:0") as sock:
         assert sock.getsockname()[0] == "127.0.0.1"
         with pytest.raises(InvalidArgument, match="needs a port"):
-            listen.tcp_socket("127.0.0.1")
+            tcp_socket("127.0.0.1")
         assert sock.family == socket.AF_INET
 
 

@@ -8,8 +8,9 @@ from typing import Final
 from hafen.api import versions
 from hafen.api.message import Answer, Request, StreamReply
 from hafen.api.router import Route
-from hafen.api.stream import JSON, close
+from hafen.api.stream import JSON
 from hafen.engine.services import Services
+from hafen.http.streams import close
 from hafen.spec.wire.event import Event
 
 JSONL: Final = "application/jsonl"

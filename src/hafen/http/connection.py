@@ -15,10 +15,10 @@ from typing import Final, Protocol, cast
 
 import h11
 
-from hafen.api import errors, hijack, response
-from hafen.api.message import Answer, Body, Head, HijackReply, Reply, StreamReply
-from hafen.api.stream import close
 from hafen.errors import HafenError, InvalidArgument
+from hafen.http import hijack, response
+from hafen.http.message import Answer, Body, FileReply, Head, HijackReply, Reply, StreamReply
+from hafen.http.streams import close
 
 MAX_HEAD: Final = 1 << 20  # Go's default
 HEAD_TIMEOUT: Final = 60.0  # seconds from a head's first byte to its last
@@ -34,6 +34,13 @@ Own = Callable[[Coroutine[object, object, None]], "asyncio.Task[None]"]
 
 class Application(Protocol):
     """Answers requests; what goes wrong is answered too, it raises only where it is cancelled."""
+
+    @property
+    def heads(self) -> response.Heads:
+        """How the heads of its answers begin."""
+
+    def refusal(self, status: int, message: str) -> Reply:
+        """The answer to what is not a request at all."""
 
     async def __call__(self, head: Head, body: Body, own: Own) -> Answer: ...
 
@@ -146,7 +153,7 @@ class Connection(asyncio.Protocol):
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
         except InvalidArgument as error:  # the body before a hijack
-            await self._refuse(errors.status(error), error.message)
+            await self._refuse(400, error.message)
         except (ConnectionError, TimeoutError) as error:
             _log.debug("client dropped: %r", error)  # it has gone, or was too slow
         except Exception:  # noqa: BLE001 - the boundary of a connection
@@ -186,8 +193,10 @@ class Connection(asyncio.Protocol):
             keep = keep and not body.unasked and not self._last
             if isinstance(answer, StreamReply):
                 await self._send_stream(answer, keep, chunked=event.http_version >= b"1.1")
+            elif isinstance(answer, FileReply):
+                await self._send_file(answer, keep)
             else:
-                self._send(cast(Reply, answer), keep, bodiless=head.method == "HEAD")
+                self._send(answer, keep, bodiless=head.method == "HEAD")
             await self._flush()
             return await self._drain(body) and keep
         finally:
@@ -244,10 +253,10 @@ class Connection(asyncio.Protocol):
         if reply.content_type:
             headers.append(("Content-Type", reply.content_type))
         if reply.status not in (204, 304):
-            headers.append(("Content-Length", str(len(reply.body))))
+            headers.append(("Content-Length", str(len(reply.body) if reply.length is None else reply.length)))
         if not keep:
             headers.append(("Connection", "close"))
-        head = response.head(reply.status, headers)
+        head = self._application.heads.head(reply.status, headers)
         self._transport.write(head if bodiless or reply.status in (204, 304) else head + reply.body)
 
     async def _send_stream(self, reply: StreamReply, keep: bool, chunked: bool) -> None:
@@ -257,7 +266,7 @@ class Connection(asyncio.Protocol):
         if not keep or not chunked:
             headers.append(("Connection", "close"))
         try:
-            self._transport.write(response.head(200, headers))
+            self._transport.write(self._application.heads.head(200, headers))
             async for piece in reply.chunks:
                 if piece:
                     self._transport.write(response.chunk(piece) if chunked else piece)
@@ -270,13 +279,26 @@ class Connection(asyncio.Protocol):
         finally:
             await close(reply.chunks)
 
+    async def _send_file(self, reply: FileReply, keep: bool) -> None:
+        headers = [*reply.headers, ("Content-Type", reply.content_type), ("Content-Length", str(reply.length))]
+        if not keep:
+            headers.append(("Connection", "close"))
+        with reply.file:
+            if self._transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+            self._transport.write(self._application.heads.head(reply.status, headers))
+            if reply.length:
+                sent = await self._loop.sendfile(self._transport, reply.file, reply.offset, reply.length)
+                if sent != reply.length:
+                    raise ConnectionAbortedError(f"a file ended {reply.length - sent} bytes early")
+
     async def _flush(self) -> None:
         """Wait until the client has taken most of what was written."""
         if self._writable:
             await self._writable
 
     async def _refuse(self, status: int, message: str) -> None:
-        self._send(Reply(status, errors.body(message), "application/json"), keep=False)
+        self._send(self._application.refusal(status, message), keep=False)
         await self._linger()
 
     async def _drain(self, body: _Body) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Final, Self
 
-from hafen.api import tls
-from hafen.api.connection import Application, Connection
+from hafen.http import tls
+from hafen.http.connection import Application, Connection
 
 BACKLOG: Final = 1024
 

@@ -1,0 +1,44 @@
+"""What a server listens on: TCP sockets, and the TLS context in front of them."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from hafen.errors import InvalidArgument, System
+
+if TYPE_CHECKING:
+    import ssl
+
+
+def tcp_socket(address: str) -> socket.socket:
+    """A socket at `host:port`; [..] around IPv6."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise InvalidArgument(f"tcp://{address} needs a port")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host or "127.0.0.1", int(port)))
+    except OSError as error:
+        sock.close()
+        raise System(f"cannot listen on tcp://{address}: {error.strerror}") from error
+    return sock
+
+
+def server_context(certificate: str, key: str, authority: str = "") -> ssl.SSLContext:
+    """Server side of TLS; with an authority, clients need a certificate of it. All three are paths of PEM files."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+        if authority:
+            context.load_verify_locations(authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(f"TLS certificates cannot be used: {error}") from error
+    return context
