@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from hafen.distribution import endpoint
+from hafen.distribution.endpoint import Rules
 from hafen.errors import InvalidArgument
 
 DEFAULT_FILE = "/etc/hafen/daemon.json"
@@ -35,6 +37,9 @@ class DaemonConfig:
     labels: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    registry_certs: tuple[str, ...] = ("/etc/hafen/certs.d", "/etc/docker/certs.d")
     idle_shims: int = 2
     idle_netns: int = 4
     insecure: bool = False
@@ -68,6 +73,9 @@ _FILE_KEYS = {
     "labels": "labels",
     "runtimes": "runtimes",
     "cdi-spec-dirs": "cdi_spec_dirs",
+    "registry-mirrors": "registry_mirrors",
+    "insecure-registries": "insecure_registries",
+    "registry-certs": "registry_certs",
     "insecure": "insecure",
     "tls": "tls",
     "tlsverify": "tls_verify",
@@ -109,6 +117,7 @@ def check(config: DaemonConfig) -> DaemonConfig:
         raise InvalidArgument("TLS needs --tlscert and --tlskey")
     if config.tls_verify and not config.tls_ca:
         raise InvalidArgument("--tlsverify needs --tlscacert")
+    endpoint.check(Rules(config.registry_mirrors, config.insecure_registries))
     return replace(config, data_root=os.path.realpath(config.data_root), run_root=os.path.realpath(config.run_root))
 
 
@@ -173,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--bridge", "-b", metavar="NAME", help="interface of the default network")
     add("--cgroup-parent", metavar="PATH")
     add("--cdi-spec-dir", dest="cdi_spec_dirs", action="append", metavar="DIR", help="where CDI specifications are")
+    add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL", help="asked first for docker.io")
+    add("--insecure-registry", dest="insecure_registries", action="append", metavar="HOST", help="HTTP is accepted")
+    add("--registry-certs", action="append", metavar="DIR", help="where <host:port>/ca.crt and hosts.toml are")
     add("--idle-shims", type=int, metavar="N", help="shims kept ready")
     add("--idle-netns", type=int, metavar="N", help="network namespaces kept ready")
     add("--insecure", action="store_true", default=None, help="allow TCP without client certificates")

@@ -8,9 +8,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 from hafen.api import versions
 from hafen.daemon.config import DaemonConfig
+from hafen.distribution.endpoint import Rules
 from hafen.engine import hostfacts, logconfig
 from hafen.engine.attach import Attacher
 from hafen.engine.cdi import Registry
@@ -32,6 +34,7 @@ from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
 from hafen.engine.records import Containers
 from hafen.engine.recover import Recovery
+from hafen.engine.registry import Registries
 from hafen.engine.remove import Remover
 from hafen.engine.scope import Scope
 from hafen.engine.services import Services
@@ -140,6 +143,11 @@ def engine_id(database: Database) -> str:
     return made
 
 
+def registry_rules(config: DaemonConfig) -> Rules:
+    """Which mirrors to ask, and whom not to verify."""
+    return Rules(config.registry_mirrors, config.insecure_registries, config.registry_certs)
+
+
 def snapshotter(config: DaemonConfig, database: Database) -> Snapshotter:
     if config.storage_driver in ("overlay", "overlay2"):
         return OverlaySnapshotter(database, f"{config.data_root}/snapshots/overlay")
@@ -195,12 +203,12 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
     scope = Scope()
     mounting = Mounting(snapshots, volumes, paths, events)
-    remover = Remover(database, containers, snapshots, volumes, events, paths)
+    logs = Logs(containers, paths, DRIVERS)
+    remover = Remover(database, containers, snapshots, volumes, events, paths, logs)
     exits = Exits(containers, networks, mounting, remover, events, scope)
     cdi = Registry(tuple(config.cdi_spec_dirs))
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available, cdi)
     exits.restart = starter.run
-    logs = Logs(containers, paths, DRIVERS)
     log_plugins = sorted(name for name, driver in DRIVERS.items() if name != "none" and driver.available())
     exec_rows = ExecRecords(database, containers)
     execs = Execs(containers, exec_rows, events, host, scope)
@@ -229,6 +237,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
             engine_id(database), config.log_driver, log_plugins, config.labels, config.debug,
             (versions.text(versions.NEWEST), versions.text(versions.OLDEST)), cdi,
         ),
+        registry=Registries(images.store, registry_rules(config), f"hafen/{metadata.version('hafen')}"),
         volumes=volumes,
         networks=networks,
         images=images,

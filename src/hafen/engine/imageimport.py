@@ -65,11 +65,17 @@ def stage_layer(store: ImageStore, chunks: Iterator[bytes], whiteouts: bool = Tr
     return Staged(directory, applied)
 
 
-async def adopt(store: ImageStore, staged: Staged, parent: str | None, lease: Lease) -> NewLayer:
-    """A staged layer on its parent, with its recipe stored: ready to be recorded, durable after the next sync."""
+async def adopt(
+    store: ImageStore, staged: Staged, parent: str | None, lease: Lease, below: Sequence[str] | None = None
+) -> NewLayer:
+    """A staged layer on its parent, with its recipe stored: ready to be recorded, durable after the next sync.
+
+    `below` are the parent's directories, top first, where it is not recorded yet.
+    """
     diff_id = staged.applied.diff_id
     chain = digests.of(f"{parent} {diff_id}".encode()) if parent else diff_id
-    below = [] if parent is None else store.snapshots.layer_directories(parent)
+    if below is None:
+        below = [] if parent is None else store.snapshots.layer_directories(parent)
 
     def heavy() -> tuple[str, Digest]:
         lease.hold(digests.of(staged.applied.recipe))

@@ -123,14 +123,15 @@ def _from_layout(contents: Contents, entry: Descriptor, machine: platforms.Platf
         names = (_name(full or short),)
     if entry.media_type in documents.INDEXES:
         index = documents.read_index(contents.document(_blob(entry)))
-        best = _best(index.manifests, machine)
+        best = best_for(index.manifests, machine)
         return [] if best is None else [_manifest(contents, best, names)]
     if entry.media_type in documents.MANIFESTS:
         return [_manifest(contents, entry, names)]
     return []
 
 
-def _best(entries: list[Descriptor], machine: platforms.Platform) -> Descriptor | None:
+def best_for(entries: list[Descriptor], machine: platforms.Platform) -> Descriptor | None:
+    """The manifest of an index that this machine runs best."""
     for wanted in platforms.preference(machine):
         for entry in entries:
             place = entry.platform

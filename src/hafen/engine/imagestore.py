@@ -322,6 +322,26 @@ class ImageStore:
         self.database.execute("UPDATE images SET tagged_at = ? WHERE id = ?", (time.time(), identity))
         return before if before != identity else None
 
+    def add_digest(self, name: Reference, identity: str) -> bool:
+        """Record a repository digest, whose manifest is a blob; False where it was there already."""
+        if self.tagged(name) == identity:
+            return False
+        self.database.execute(
+            "INSERT INTO repository_digests (repository, digest, image) VALUES (?, ?, ?) "
+            "ON CONFLICT (repository, digest) DO UPDATE SET image = excluded.image",
+            (name.repository, name.digest, identity),
+        )
+        return True
+
+    def add_manifest(self, digest: str, identity: str) -> None:
+        """Keep a manifest's blob as long as its image."""
+        self.database.execute("INSERT OR IGNORE INTO manifests (digest, image) VALUES (?, ?)", (digest, identity))
+
+    def manifests(self, identity: str) -> list[Digest]:
+        """Manifests of an image that are kept, in no order."""
+        rows = self.database.query("SELECT digest FROM manifests WHERE image = ?", (identity,))
+        return [Digest(str(row[0])) for row in rows]
+
     def remove_reference(self, name: Reference) -> None:
         """Take a tag or a repository digest away."""
         if name.digest:
@@ -336,7 +356,7 @@ class ImageStore:
 
     def remove_image(self, identity: str) -> None:
         """Forget an image; its layers and blobs go with the next `sweep`."""
-        for table in ("tags", "repository_digests"):
+        for table in ("tags", "repository_digests", "manifests"):
             self.database.execute(f"DELETE FROM {table} WHERE image = ?", (identity,))
         self.database.execute("UPDATE images SET parent = NULL WHERE parent = ?", (identity,))
         self.database.execute("DELETE FROM images WHERE id = ?", (identity,))

@@ -195,7 +195,26 @@ class SystemService(Protocol):
 
     async def df(self, types: tuple[str, ...] = ()) -> system.DiskUsage: ...
 
-    async def auth(self, config: system.AuthConfig) -> system.AuthResponse: ...
+
+class RegistryService(Protocol):
+    """Registries. `auth` is what the client sent along; all empty is anonymous."""
+
+    async def login(self, auth: system.AuthConfig) -> system.AuthResponse:
+        """Whether a registry takes these credentials: Unauthorized where not."""
+
+    def pull(self, name: str, tag: str, platform: str, auth: system.AuthConfig) -> AsyncIterator[image.Progress]:
+        """An image by tag or digest, or with an empty `tag` all of a repository. What is wrong before the first
+        message is known before it."""
+
+    def push(self, name: str, tag: str, auth: system.AuthConfig) -> AsyncIterator[image.Progress]:
+        """A tag, or with an empty `tag` all that the repository has here."""
+
+    async def inspect(self, name: str, auth: system.AuthConfig) -> system.DistributionInspect:
+        """What a name stands for in its registry."""
+
+    async def search(
+        self, term: str, limit: int | None, filters: Filters, auth: system.AuthConfig
+    ) -> list[image.SearchResult]: ...
 
 
 class VolumesService(Protocol):
@@ -228,6 +247,7 @@ class Services:
     commit: CommitService
     events: EventsService
     system: SystemService
+    registry: RegistryService
     volumes: VolumesService
     networks: Networks
     images: Images

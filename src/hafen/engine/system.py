@@ -22,7 +22,6 @@ from hafen.engine.listing import Listing
 from hafen.engine.paths import Paths
 from hafen.engine.records import Containers
 from hafen.engine.volumes import Volumes
-from hafen.errors import NotImplemented
 from hafen.kernel.cgroup import Hierarchy
 from hafen.spec import units
 from hafen.spec.lifecycle import State
@@ -190,9 +189,6 @@ class System:
             total_count=len(items),
             total_size=total,
         )
-
-    async def auth(self, config: wire.AuthConfig) -> wire.AuthResponse:
-        raise NotImplemented("logging in to registries is not implemented yet")
 
 
 def _with(usage: wire.DiskUsage, **parts: object) -> wire.DiskUsage:

@@ -48,6 +48,8 @@ def of_machine(machine: str) -> Platform:
 def parse(text: str) -> Platform:
     """`linux/arm64`, `linux/arm/v7`, `arm64`, `linux`; InvalidArgument for anything else."""
     parts = text.lower().split("/")
+    if len(parts) > 3:
+        raise InvalidArgument(f'"{text}": cannot parse platform specifier: invalid argument')
     if not 1 <= len(parts) <= 3 or not all(part and part.replace("_", "").isalnum() for part in parts):
         raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
     if len(parts) == 1:

@@ -78,6 +78,8 @@ def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, lea
         with database.transaction():
             for chain in doomed:
                 database.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
+            if doomed:
+                database.execute("DELETE FROM blob_sources WHERE diff_id NOT IN (SELECT diff_id FROM layers)")
         known = {info.key for info in snapshots.all()}
         for chain in doomed:
             if chain in known:
@@ -103,6 +105,7 @@ def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> N
     for query in (
         "SELECT id FROM images",
         "SELECT digest FROM repository_digests",
+        "SELECT digest FROM manifests",
         "SELECT recipe FROM layers WHERE recipe IS NOT NULL",
         "SELECT blob FROM layers WHERE blob IS NOT NULL",
     ):

@@ -6,7 +6,8 @@
     store.sync()                            # once per image operation, before the database names the blob
 
 A blob has its name only when it is whole. A power cut before `sync` may damage blobs that no row names yet: they are
-swept on start before anybody can use them (see `collect`). What is left in `ingest/` is removed by `recover`.
+swept on start before anybody can use them (see `collect`). What is left in `ingest/` is removed by `recover`, but for
+blobs that were half fetched (see `partial`).
 """
 
 import errno
@@ -19,6 +20,8 @@ from hafen.errors import Corrupt, NotFound, OutOfSpace
 from hafen.kernel import fs
 from hafen.spec import digest as digests
 from hafen.spec.digest import Digest
+from hafen.storage import partial as partials
+from hafen.storage.partial import Partial
 
 _CHUNK = 1 << 20
 
@@ -33,6 +36,9 @@ class ContentStore(Protocol):
 
     def ingest(self) -> "Ingest":
         """Begin a new blob."""
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        """Begin, or go on with, a blob of this digest and size in bytes; one caller at a time."""
 
     def put(self, data: bytes, expected: Digest | None = None) -> Digest:
         """A whole small blob at once."""
@@ -53,7 +59,7 @@ class ContentStore(Protocol):
         """All blobs committed so far survive a power cut when this returns."""
 
     def recover(self) -> None:
-        """On start: drop what was being written."""
+        """On start: drop what was being written, but for recent partial blobs."""
 
 
 class Ingest(Protocol):
@@ -95,6 +101,13 @@ class LocalContent:
     def ingest(self) -> Ingest:
         return _LocalIngest(self, self._ingest)
 
+    def partial(self, digest: Digest, size: int) -> Partial:
+        def committed(path: str) -> None:
+            os.makedirs(os.path.dirname(self.path(digest)), mode=0o700, exist_ok=True)
+            os.rename(path, self.path(digest))
+
+        return Partial(f"{self._ingest}/{digest.replace(':', '-')}", digest, size, committed)
+
     def put(self, data: bytes, expected: Digest | None = None) -> Digest:
         with self.ingest() as ingest:
             ingest.write(data)
@@ -128,7 +141,10 @@ class LocalContent:
         sync(self._blobs)
 
     def recover(self) -> None:
+        partials.expire(self._ingest)
         for name in os.listdir(self._ingest):
+            if partials.digest_of(name) is not None:
+                continue
             path = f"{self._ingest}/{name}"
             if os.path.isdir(path):
                 shutil.rmtree(path)

@@ -115,7 +115,23 @@ CREATE TABLE execs (
 CREATE INDEX execs_container ON execs (container);
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2)
+_STORAGE_2 = """
+CREATE TABLE manifests (
+    digest TEXT NOT NULL,                      -- of a manifest that is a blob: the image as it came or went
+    image TEXT NOT NULL REFERENCES images (id),
+    PRIMARY KEY (digest, image)
+);
+CREATE INDEX manifests_image ON manifests (image);
+CREATE TABLE blob_sources (
+    digest TEXT NOT NULL,                      -- of a compressed layer as a registry has it
+    diff_id TEXT NOT NULL,                     -- of its contents
+    size INTEGER NOT NULL,                     -- of the compressed bytes
+    repository TEXT NOT NULL,                  -- normalised: where it is known to be
+    PRIMARY KEY (diff_id, repository)
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2)
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from hafen.api import registryauth
 from hafen.api.message import Answer, JsonReply, Reply, Request, StreamReply
 from hafen.api.router import Route
 from hafen.api.routes.absent import missing
 from hafen.api.stream import JSON, TAR, begun, progress
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, NotImplemented
-from hafen.spec import platform
 from hafen.spec.wire.container import ContainerConfig
 
 
@@ -34,9 +34,10 @@ async def create(request: Request, services: Services) -> Answer:
     """Pull (`fromImage`) or import (`fromSrc`)."""
     query = request.query
     if query.text("fromImage"):
-        if text := query.text("platform"):
-            platform.parse(text)
-        raise NotImplemented("pulling images from a registry is not implemented by this engine")
+        pulled = services.registry.pull(
+            query.text("fromImage"), query.text("tag"), query.text("platform"), registryauth.lenient(request.headers)
+        )
+        return StreamReply(await begun(progress(pulled, request.version)), JSON)
     if query.text("fromSrc") != "-":
         raise NotImplemented("importing an image from a URL is not implemented by this engine; send it as the body")
     messages = services.images.import_(

@@ -46,7 +46,7 @@ async def info(request: Request, services: Services) -> Answer:
 
 
 async def auth(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.system.auth(await request.json(AuthConfig)))
+    return JsonReply(await services.registry.login(await request.json(AuthConfig)))
 
 
 async def disk_usage(request: Request, services: Services) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hafen.spec.wire.container import ContainerSummary
 from hafen.spec.wire.gojson import Wire, named, null, shown, unless_empty
-from hafen.spec.wire.image import ImageSummary
+from hafen.spec.wire.image import Descriptor, ImageSummary, Platform
 from hafen.spec.wire.volume import Volume
 
 
@@ -225,3 +225,10 @@ class AuthConfig(Wire, frozen=True, rename="lower"):
 class AuthResponse(Wire, frozen=True):
     identity_token: str = ""
     status: str = shown(str)
+
+
+class DistributionInspect(Wire, frozen=True):
+    """GET /distribution/{name}/json."""
+
+    descriptor: Descriptor = shown(Descriptor)
+    platforms: list[Platform] = shown(list[Platform])

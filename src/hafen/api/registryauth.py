@@ -1,0 +1,33 @@
+"""The X-Registry-Auth header: base64url of JSON (moby `registry.DecodeAuthConfig`)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from hafen.errors import InvalidArgument
+from hafen.spec.wire import gojson
+from hafen.spec.wire.system import AuthConfig
+
+_NAME = "x-registry-auth"
+
+
+def read(headers: Mapping[str, str]) -> AuthConfig:
+    """The credentials; anonymous where there are none. InvalidArgument where they cannot be read."""
+    text = headers.get(_NAME, "")
+    if not text:
+        return AuthConfig()
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return gojson.decode(data, AuthConfig)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from error
+
+
+def lenient(headers: Mapping[str, str]) -> AuthConfig:
+    """As `read`, but what cannot be read is anonymous: Docker's pull ignores it."""
+    try:
+        return read(headers)
+    except InvalidArgument:
+        return AuthConfig()

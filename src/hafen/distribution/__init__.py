@@ -1,0 +1,1 @@
+"""The client of registries: endpoints, authentication, manifests, blobs; OCI distribution-spec 1.1."""

@@ -1,0 +1,139 @@
+"""Where a registry is: mirrors, insecure registries and per-host rules become an ordered list of endpoints.
+
+    daemon.json   registry-mirrors        asked first for docker.io
+                  insecure-registries     hosts and networks whose certificate is not verified, and plain HTTP
+    certs.d/<host[:port]>/                *.crt, *.cert + *.key (see `tls`)
+                          hosts.toml      mirrors of any registry, with another path where they want one; the format is
+                                          containerd's (docs/hosts.md there)
+
+Loopback is insecure by default, as in Docker.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from hafen.errors import InvalidArgument
+from hafen.spec.reference import DEFAULT_DOMAIN
+
+_HUB = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator says of registries. `mirrors` are URLs, `insecure` hosts with or without port, or networks;
+    `certificates` are directories like /etc/docker/certs.d."""
+
+    mirrors: tuple[str, ...] = ()
+    insecure: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`base` is the URL that `/<repository>/manifests/...` follows. Credentials are for the registry that was named,
+    never for its mirrors."""
+
+    base: str
+    verify: bool = True
+    mirror: bool = False
+    push: bool = True
+
+    @property
+    def origin(self) -> str:
+        """`https://host:port`"""
+        parts = urlsplit(self.base)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base).netloc
+
+
+def insecure(host: str, rules: Rules) -> bool:
+    """Whether plain HTTP and unverified certificates are accepted from `host[:port]`."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or host in rules.insecure or name in rules.insecure:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or any(address in network for network in _networks(rules.insecure))
+
+
+def _networks(entries: tuple[str, ...]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for entry in entries:
+        if "/" in entry:
+            yield ipaddress.ip_network(entry, strict=False)
+
+
+def check(rules: Rules) -> None:
+    """InvalidArgument where a rule makes no sense; when the engine starts."""
+    for mirror in rules.mirrors:
+        parts = urlsplit(mirror)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InvalidArgument(f'invalid mirror: unsupported scheme "{parts.scheme}" in "{mirror}"')
+        if parts.query or parts.fragment or "@" in parts.netloc:
+            raise InvalidArgument(f'invalid mirror: query, fragment or user in "{mirror}"')
+    try:
+        list(_networks(rules.insecure))
+    except ValueError as error:
+        raise InvalidArgument(f"invalid insecure registry: {error}") from error
+    for entry in rules.insecure:
+        if "://" in entry:
+            raise InvalidArgument(f"insecure registry {entry} should not contain '://'")
+
+
+def endpoints(domain: str, rules: Rules) -> tuple[Endpoint, ...]:
+    """In the order in which they are to be asked; the last ones are the registry itself."""
+    found: list[Endpoint] = []
+    if domain == DEFAULT_DOMAIN:
+        for mirror in rules.mirrors:
+            host = urlsplit(mirror).netloc
+            found.append(Endpoint(f"{mirror.rstrip('/')}/v2", not insecure(host, rules), mirror=True, push=False))
+    configured, server = _hosts_file(domain, rules)
+    found += configured
+    if server is not None:
+        return (*found, server)
+    host = _HUB if domain == DEFAULT_DOMAIN else domain
+    if insecure(host, rules):
+        return (*found, Endpoint(f"https://{host}/v2", False), Endpoint(f"http://{host}/v2", False))
+    return (*found, Endpoint(f"https://{host}/v2"))
+
+
+def _hosts_file(domain: str, rules: Rules) -> tuple[list[Endpoint], Endpoint | None]:
+    """Mirrors, and the server where it is not the registry's own name, of the first hosts.toml there is."""
+    for directory in rules.certificates:
+        path = os.path.join(directory, domain, "hosts.toml")
+        try:
+            with open(path, "rb") as file:
+                document = tomllib.load(file)
+        except FileNotFoundError:
+            continue
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidArgument(f"{path}: {error}") from error
+        hosts = document.get("host", {})
+        if not isinstance(hosts, dict) or not all(isinstance(one, dict) for one in hosts.values()):
+            raise InvalidArgument(f'{path}: "host" must be tables')
+        mirrors = [_host(path, url, table, rules) for url, table in hosts.items()]
+        server = document.get("server")
+        return mirrors, None if server is None else _host(path, str(server), {}, rules, mirror=False)
+    return [], None
+
+
+def _host(path: str, url: str, table: dict[str, object], rules: Rules, mirror: bool = True) -> Endpoint:
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidArgument(f"{path}: invalid host {url!r}")
+    base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    if table.get("override_path") is not True and not parts.path.rstrip("/").endswith("/v2"):
+        base += "/v2"
+    verify = table.get("skip_verify") is not True and not insecure(parts.netloc, rules)
+    able = table.get("capabilities", ["pull", "resolve", "push"])
+    return Endpoint(base, verify, mirror, isinstance(able, list) and "push" in able)

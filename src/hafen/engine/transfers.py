@@ -1,0 +1,34 @@
+"""What the transfers of one engine share: locks by digest, and how many run at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+DOWNLOADS = 3  # Docker's max-concurrent-downloads and -uploads
+UPLOADS = 5
+
+
+class Transfers:
+    """Loop thread only."""
+
+    def __init__(self, downloads: int = DOWNLOADS, uploads: int = UPLOADS) -> None:
+        self.downloads = asyncio.Semaphore(downloads)
+        self.uploads = asyncio.Semaphore(uploads)
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[None]:
+        """One at a time for each key: who comes second finds what the first has brought."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = lock, users - 1
