@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus
 
 from hafen.engine.logconfig import OWN_DRIVER
@@ -51,6 +54,30 @@ class Logs:
     containers: Containers
     paths: Paths
     drivers: Mapping[str, LogDriver]
+    _readings: Counter[str] = field(default_factory=Counter)
+    _removed: set[str] = field(default_factory=set)
+
+    async def delete(self, container_id: str) -> None:
+        """Delete the directory of a container that no row knows any more; one whose log is being read keeps it until
+        the client has it all, as docker-py's `run(remove=True)` begins to read when the container is gone."""
+        if self._readings[container_id]:
+            self._removed.add(container_id)
+        else:
+            await asyncio.to_thread(shutil.rmtree, self.paths.container(container_id), True)
+
+    @contextmanager
+    def _reading(self, container_id: str) -> Iterator[None]:
+        self._readings[container_id] += 1
+        try:
+            yield
+        finally:
+            self._readings[container_id] -= 1
+            if not self._readings[container_id]:
+                del self._readings[container_id]
+                if container_id in self._removed:
+                    self._removed.remove(container_id)
+                    directory = self.paths.container(container_id)
+                    asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, directory, True)
 
     async def read(
         self,
@@ -75,7 +102,7 @@ class Logs:
         reader = self._reader(container)
         ended = container.shim.exited if container.shim is not None else None
         tty = container.record.config.tty
-        return LogStream(tty, self._chunks(reader, self._file(container).directory, ended, selection, tty))
+        return LogStream(tty, self._chunks(reader, self._file(container), ended, selection, tty))
 
     def replay(self, container: Container, *, stdout: bool, stderr: bool, multiplexed: bool) -> Replay:
         """From the beginning; NotImplemented where the container's driver cannot be read."""
@@ -101,7 +128,7 @@ class Logs:
     async def _chunks(
         self,
         reader: LogReader,
-        directory: str,
+        file: LogFile,
         ended: asyncio.Future[Exit] | None,
         selection: Selection,
         tty: bool,
@@ -109,7 +136,7 @@ class Logs:
         shape = Shape(selection, tty)
         follow = selection.follow and ended is not None
         try:
-            with _Changes(directory if follow else None, ended) as changes:
+            with self._reading(file.container_id), _Changes(file.directory if follow else None, ended) as changes:
                 await asyncio.to_thread(_position, reader, selection)
                 while not shape.over:
                     last = changes.over  # before reading: what was written until then is read below

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
 import time
 from contextlib import suppress
 
 from hafen.engine import links
 from hafen.engine.events import Events
+from hafen.engine.logs import Logs
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, WaitResult, wait_for_exit
 from hafen.engine.volumes import Volumes
@@ -43,6 +43,7 @@ class Remover:
         volumes: Volumes,
         events: Events,
         paths: Paths,
+        logs: Logs,
     ) -> None:
         self._database = database
         self._containers = containers
@@ -50,6 +51,7 @@ class Remover:
         self._volumes = volumes
         self._events = events
         self._paths = paths
+        self._logs = logs
 
     async def remove(self, ref: str, volumes: bool = False, force: bool = False, link: bool = False) -> None:
         if link:
@@ -101,7 +103,7 @@ class Remover:
 
     async def clean(self, container: Container, volumes: list[str]) -> None:
         """The files that no row knows any more."""
-        await asyncio.to_thread(shutil.rmtree, self._paths.container(container.id), True)
+        await self._logs.delete(container.id)
         await self._volumes.remove_anonymous(volumes)
 
     def delete(self, container: Container) -> list[str]:

@@ -232,3 +232,25 @@ def test_a_driver_outlives_the_engine(engine: EngineProcess) -> None:
         engine.start()
     assert [line.rsplit(b": ", 1)[1] for line in data.splitlines()] == [b"before", b"after"]
     assert engine.docker("logs", "kept").stdout == "before\nafter\n"
+
+
+def test_a_removed_containers_log_is_read_to_its_end(engine: EngineProcess) -> None:
+    """docker-py's `run(remove=True)` asks for the log, removes the container, and only then reads."""
+    ident = engine.docker("create", "--tty", "busybox", "sh", "-c", "yes | head -c 9000000; echo end").stdout.strip()
+    engine.docker("start", ident)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(engine.socket))
+        client.sendall(f"GET /containers/{ident}/logs?stdout=1&follow=1 HTTP/1.0\r\n\r\n".encode())
+        head = client.recv(15)
+        engine.docker("wait", ident)
+        engine.docker("rm", ident)
+        data = bytearray()
+        while piece := client.recv(1 << 20):
+            data += piece
+    assert head == b"HTTP/1.1 200 OK"
+    assert (data.count(b"y\r\n"), data[-5:]) == (4_500_000, b"end\r\n")
+    directory = engine.data / "containers" / ident
+    deadline = time.monotonic() + 10
+    while directory.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)  # deleted in the background
+    assert not directory.exists()
