@@ -69,7 +69,9 @@ class Api:
         except HafenError as error:
             reply = failure(error)
             if reply.status == 500:
-                _log.error("%s %s: %s", request.method, request.path, error.message, exc_info=error)
+                cause = error.__cause__  # what Docker answers with 500 may be the client's mistake: no traceback
+                trace = None if cause is None or isinstance(cause, HafenError) else error
+                _log.error("%s %s: %s", request.method, request.path, error.message, exc_info=trace)
             return reply
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             _log.exception("%s %s failed", request.method, request.path)
