@@ -248,7 +248,7 @@ def test_a_removed_containers_log_is_read_to_its_end(engine: EngineProcess) -> N
         while piece := client.recv(1 << 20):
             data += piece
     assert head == b"HTTP/1.1 200 OK"
-    assert (data.count(b"y\r\n"), data[-5:]) == (4_500_000, b"end\r\n")
+    assert (data.count(b"y\r\n"), bytes(data[-5:])) == (4_500_000, b"end\r\n")
     directory = engine.data / "containers" / ident
     deadline = time.monotonic() + 10
     while directory.exists() and time.monotonic() < deadline:
