@@ -1,6 +1,8 @@
-"""Condense the Engine API's definitions to what the contract test needs: `make_schemas.py REFERENCE > schemas.json`.
+"""Condense the Engine API's definitions to what the contract tests need: `make_schemas.py REFERENCE > schemas.json`.
 
-REFERENCE is a folder with `engine-api*.yaml` of moby; needs PyYAML. Only shapes are kept: no prose, no examples.
+REFERENCE is a folder with `engine-api*.yaml` of moby; needs PyYAML. Only shapes are kept: no prose, no examples. Per
+version: `operations` by their id (method, path template, names of query parameters, the schema per status; null where
+the definition gives none) and the `definitions` that they need.
 """
 
 import json
@@ -10,14 +12,10 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped] # a tool's dependency, not the project's
 
-KEPT = ("type", "format", "required", "x-nullable", "$ref")
-OPERATIONS = (
-    "ContainerList", "ContainerCreate", "ContainerInspect", "ContainerTop", "ContainerChanges", "ContainerUpdate",
-    "ContainerWait", "ContainerPrune", "ImageList", "ImageInspect", "ImageHistory", "ImageDelete", "ImagePrune",
-    "ImageCommit", "NetworkList", "NetworkInspect", "NetworkCreate", "NetworkPrune", "VolumeList", "VolumeInspect",
-    "VolumePrune", "ContainerExec", "ExecInspect", "SystemInfo", "SystemVersion", "SystemDataUsage", "SystemEvents",
-    "SystemAuth",
-)  # fmt: skip
+KEPT = ("type", "format", "required", "enum", "x-nullable", "$ref")
+# What this engine does not have is only looked at for being refused
+WITHOUT_SHAPES = {"Swarm", "Node", "Service", "Task", "Secret", "Config", "Plugin", "Distribution", "Session"}
+SHAPES_OF_LINES = ("CreateImageInfo", "BuildInfo", "ErrorResponse")  # streams that the definitions give no schema for
 
 
 def condense(schema: Mapping[str, object]) -> dict[str, object]:
@@ -40,23 +38,33 @@ def references(schema: object) -> set[str]:
     return set().union(*(references(inner) for inner in schema)) if isinstance(schema, list) else set()
 
 
+def operation(method: str, path: str, definition: Mapping[str, object]) -> dict[str, object]:
+    tags, responses, parameters = definition["tags"], definition["responses"], definition.get("parameters", [])
+    assert isinstance(tags, list)
+    assert isinstance(responses, dict)
+    assert isinstance(parameters, list)
+    shapes = {str(status): condense(response.get("schema", {})) or None for status, response in responses.items()}
+    return {
+        "method": method.upper(),
+        "path": path,
+        "query": [parameter["name"] for parameter in parameters if parameter.get("in") == "query"],
+        "responses": dict.fromkeys(shapes) if WITHOUT_SHAPES.intersection(tags) else shapes,
+    }
+
+
 def version(document: dict[str, dict[str, dict[str, dict[str, object]]]]) -> dict[str, object]:
-    operations: dict[str, object] = {}
-    for path in document["paths"].values():
-        for operation in path.values():
-            name = str(operation["operationId"])
-            responses = operation["responses"]
-            assert isinstance(responses, dict)
-            for status in (200, 201):
-                schema = responses.get(status, {}).get("schema")
-                if name in OPERATIONS and schema:
-                    operations[name] = condense(schema)
-    needed, waiting = {}, references(operations)
+    operations = {
+        str(definition["operationId"]): operation(method, path, definition)
+        for path, methods in document["paths"].items()
+        for method, definition in methods.items()
+    }
+    needed: dict[str, object] = {}
+    waiting = references(operations) | document["definitions"].keys() & SHAPES_OF_LINES
     while waiting:
-        definition = waiting.pop()
-        if definition not in needed:
-            needed[definition] = condense(document["definitions"][definition])
-            waiting |= references(needed[definition])
+        name = waiting.pop()
+        if name not in needed:
+            needed[name] = condense(document["definitions"][name])
+            waiting |= references(needed[name])
     return {"operations": operations, "definitions": needed}
 
 
