@@ -52,9 +52,10 @@ class _Token(msgspec.Struct, frozen=True):
 class Authorizer:
     """Challenges and tokens of one operation."""
 
-    def __init__(self, credentials: Credentials, send: Send) -> None:
+    def __init__(self, credentials: Credentials, send: Send, offline: bool = False) -> None:
         self._credentials = credentials
         self._send = send
+        self._offline = offline
         self._challenges: dict[str, Challenge] = {}  # by origin
         self._tokens: dict[tuple[str, tuple[str, ...]], tuple[str, float]] = {}  # value, end
         self.refresh_token = ""
@@ -117,7 +118,8 @@ class Authorizer:
             query += [("scope", one) for one in wanted]
             headers = {}
             if credentials.username:
-                query += [("account", credentials.username), ("client_id", _CLIENT), ("offline_token", "true")]
+                query += [("account", credentials.username), ("client_id", _CLIENT)]
+                query += [("offline_token", "true")] if self._offline else []
                 headers = {"Authorization": credentials.basic}
             separator = "&" if parts.query else "?"
             status, data = await self._send("GET", f"{realm}{separator}{urlencode(query)}", headers, None)

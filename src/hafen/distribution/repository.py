@@ -90,7 +90,7 @@ class Repository:
             return checked_manifest(self.name, reference, response.headers, data)
 
     async def _refused(self, response: Response, target: Target, reference: str) -> HafenError:
-        _check_passing(response, target)
+        check_passing(response, target)
         found = await refusal(response)
         separator = "@" if ":" in reference else ":"
         shown = f"{self.name.familiar_name}{separator}{reference}"
@@ -153,14 +153,14 @@ class Repository:
                         raise
                     del places[0]
                     attempt = 0
-                await _pause(attempt, error)
+                await pause(attempt, error)
 
     async def _range(self, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         target = Target("GET", self.url(f"blobs/{descriptor.digest}", endpoint), self.scope, headers)
         async with self.transport.request(endpoint, target) as response:
             if response.status not in (200, 206):
-                _check_passing(response, target)
+                check_passing(response, target)
                 found = await refusal(response)
                 if found.status == 404:
                     raise NotFound(_unknown(found, "blob unknown: blob unknown to registry"))
@@ -203,7 +203,7 @@ def _skipped(response: Response, offset: int) -> int:
     return 0
 
 
-def _check_passing(response: Response, target: Target) -> None:
+def check_passing(response: Response, target: Target) -> None:
     """Raises where the status is one that passes."""
     if response.status not in _PASSING:
         return
@@ -216,7 +216,7 @@ def _check_passing(response: Response, target: Target) -> None:
     )
 
 
-async def _pause(attempt: int, error: Unavailable) -> None:
+async def pause(attempt: int, error: Unavailable) -> None:
     """Longer each time, and as long as the server says; the spread keeps clients from coming back all at once."""
     seconds = min(0.1 * 3**attempt, 10.0) * random.uniform(0.7, 1.3)
     if isinstance(error, _Again) and error.after is not None:
@@ -232,7 +232,7 @@ async def persistent(work: Callable[[], Awaitable[T]]) -> T:
         except Unavailable as error:
             if "connection refused" in error.message or "no such host" in error.message:
                 raise
-            await _pause(attempt, error)
+            await pause(attempt, error)
     return await work()
 
 
@@ -312,5 +312,5 @@ async def _ping(transport: Transport, endpoint: Endpoint) -> None:
     target = Target("GET", f"{endpoint.base}/")
     async with transport.ping(endpoint, target) as response:
         if response.status not in (200, 401, 404):  # 404: a proxy's path may serve repositories alone
-            _check_passing(response, target)
+            check_passing(response, target)
             raise System(f'Get "{target.url}": {(await refusal(response)).text}')

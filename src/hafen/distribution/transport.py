@@ -49,10 +49,10 @@ class Target:
 class Transport:
     """Connections and tokens of one operation; `async with`."""
 
-    def __init__(self, rules: Rules, credentials: Credentials, agent: str) -> None:
+    def __init__(self, rules: Rules, credentials: Credentials, agent: str, *, offline: bool = False) -> None:
         self._rules = rules
         self._agent = agent
-        self._authorizer = Authorizer(credentials, self._plain)
+        self._authorizer = Authorizer(credentials, self._plain, offline)
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     async def __aenter__(self) -> Transport:
@@ -68,6 +68,11 @@ class Transport:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+
+    @property
+    def refresh_token(self) -> str:
+        """What a token service gave in place of a password, where `offline` asked for it."""
+        return self._authorizer.refresh_token
 
     @asynccontextmanager
     async def request(self, endpoint: Endpoint, target: Target) -> AsyncIterator[Response]:

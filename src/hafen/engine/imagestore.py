@@ -189,6 +189,11 @@ class ImageStore:
         rows = self.database.query("SELECT repository, tag FROM tags WHERE image = ? ORDER BY 1, 2", (identity,))
         return [reference.parse(f"{repository!s}:{tag!s}") for repository, tag in rows]
 
+    def repository_tags(self, name: Reference) -> list[str]:
+        """All tags of a repository, sorted."""
+        rows = self.database.query("SELECT tag FROM tags WHERE repository = ? ORDER BY 1", (name.repository,))
+        return [str(row[0]) for row in rows]
+
     def digests(self, identity: str) -> list[Reference]:
         """The repository digests of an image, sorted."""
         rows = self.database.query(
@@ -336,6 +341,14 @@ class ImageStore:
     def add_manifest(self, digest: str, identity: str) -> None:
         """Keep a manifest's blob as long as its image."""
         self.database.execute("INSERT OR IGNORE INTO manifests (digest, image) VALUES (?, ?)", (digest, identity))
+
+    def add_source(self, diff_id: str, digest: str, repository: str) -> None:
+        """A repository is known to have a layer as the blob `digest`."""
+        self.database.execute(
+            "INSERT INTO blob_sources (digest, diff_id, repository) VALUES (?, ?, ?) "
+            "ON CONFLICT (diff_id, repository) DO UPDATE SET digest = excluded.digest",
+            (digest, diff_id, repository),
+        )
 
     def manifests(self, identity: str) -> list[Digest]:
         """Manifests of an image that are kept, in no order."""

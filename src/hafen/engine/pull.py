@@ -23,7 +23,7 @@ from hafen.engine.feed import consume
 from hafen.engine.imageimport import Staged, adopt, stage_layer
 from hafen.engine.imagestore import BASE_LABEL, ImageStore, NewLayer
 from hafen.engine.layertar import layer_tar
-from hafen.engine.transfers import Transfers
+from hafen.engine.transfers import Transfers, first_error
 from hafen.errors import Corrupt, InvalidArgument, NotFound, NotImplemented, OutOfSpace
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
@@ -86,10 +86,8 @@ class Puller:
             _check_kind(manifest)
             async with self._transfers.alone(manifest.config.digest):
                 with _ImagePull(self._store, self._transfers, self._source, self._report, lease) as work:
-                    identity, document = await work.image(manifest)
-                    fresh = await self._record(
-                        work, name, identity, document, {found.digest: found, chosen.digest: chosen}
-                    )
+                    document = await work.image(manifest)
+                    fresh = await self._record(work, name, document, manifest, (found, chosen))
         self._report(Progress(status=f"Digest: {found.digest}"))
         self._store.sweep()
         return fresh
@@ -123,28 +121,30 @@ class Puller:
         self,
         work: _ImagePull,
         name: Reference,
-        identity: Digest,
         document: Document,
-        manifests: dict[Digest, ManifestData],
+        manifest: Manifest,
+        kept: tuple[ManifestData, ...],
     ) -> bool:
-        store = self._store
+        """Everything at once. `kept`: what the name stands for, and the manifest chosen of it."""
+        store, identity = self._store, Digest(manifest.config.digest)
 
         def heavy() -> None:
-            for digest, found in manifests.items():
-                store.content.put(found.data, digest)
+            for one in kept:
+                store.content.put(one.data, one.digest)
             store.content.sync()
 
-        for digest in manifests:
-            work.lease.hold(digest)
+        for one in kept:
+            work.lease.hold(one.digest)
         await asyncio.to_thread(heavy)
-        first = next(iter(manifests))
         with store.database.transaction():
             for layer in work.new_layers:
                 store.add_layer(layer)
             store.add_image(identity, document)
-            for digest in manifests:
-                store.add_manifest(digest, identity)
-            fresh = store.add_digest(Reference(name.domain, name.path, digest=first), identity)
+            for one in kept:
+                store.add_manifest(one.digest, identity)
+            for diff_id, descriptor in zip(document.rootfs.diff_ids, manifest.layers, strict=True):
+                store.add_source(diff_id, descriptor.digest, name.repository)
+            fresh = store.add_digest(Reference(name.domain, name.path, digest=kept[0].digest), identity)
             if name.digest is None:
                 fresh = store.tagged(name) != identity
                 if fresh:
@@ -192,13 +192,14 @@ class _ImagePull:
         """The database has it now."""
         self._directories.clear()
 
-    async def image(self, manifest: Manifest) -> tuple[Digest, Document]:
-        """Its id and configuration, with all layers adopted or already there."""
+    async def image(self, manifest: Manifest) -> Document:
+        """Its configuration, with all layers adopted or already there."""
         identity = Digest(manifest.config.digest)
         self.lease.hold(identity)
         known = self._store.get(identity)
         if known is not None:
-            return identity, known.document
+            _check_document(known.document, manifest)
+            return known.document
         data = await self._configuration(manifest.config)
         document = documents.read_image(data)
         _check_document(document, manifest)
@@ -211,7 +212,7 @@ class _ImagePull:
             layers.append(_Layer(descriptor, diff_id, chain_id, parent))
             parent = chain_id
         await self._layers(layers)
-        return identity, document
+        return document
 
     async def _configuration(self, descriptor: Descriptor) -> bytes:
         if not 0 < descriptor.size <= _CONFIGURATION:
@@ -237,7 +238,7 @@ class _ImagePull:
                 for layer, task in zip(missing, tasks, strict=True):
                     below = await self._adopt(layer, await task, below)
         except BaseExceptionGroup as failed:
-            raise _first(failed) from None
+            raise first_error(failed) from None
 
     def _say(self, status: str, layer: _Layer, current: int | None = None) -> None:
         size = layer.descriptor.size
@@ -366,12 +367,6 @@ def _check_document(document: Document, manifest: Manifest) -> None:
         )
     if document.config.labels.get(BASE_LABEL) == "host":
         raise InvalidArgument("an image on another machine's root has no files of its own")
-
-
-def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Several layers can fail at once, and mostly of one cause."""
-    error = failed.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

@@ -17,8 +17,9 @@ from hafen.distribution.endpoint import Rules
 from hafen.engine.feed import Reporter
 from hafen.engine.imagestore import ImageStore
 from hafen.engine.pull import Puller
+from hafen.engine.push import Pusher
 from hafen.engine.transfers import Transfers
-from hafen.errors import InvalidArgument, NotImplemented, System, Unavailable
+from hafen.errors import InvalidArgument, NotFound, NotImplemented, System, Unavailable
 from hafen.spec import platform as platforms
 from hafen.spec import reference
 from hafen.spec.filters import Filters
@@ -66,10 +67,33 @@ class Registries:
         return _messages(operation)
 
     def push(self, name: str, tag: str, auth: AuthConfig) -> AsyncIterator[Progress]:
-        raise NotImplemented("pushing images to a registry is not implemented by this engine")
+        wanted = reference.parse(name)
+        if wanted.tag or wanted.digest:
+            raise InvalidArgument("invalid reference format")
+        if tag:
+            wanted = reference.parse_repository(name, tag)
+
+        async def operation(report: Reporter[Progress]) -> None:
+            report(Progress(status=f"The push refers to repository [{wanted.repository}]"))
+            present = self._store.repository_tags(wanted)
+            if not present:
+                raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_name}")
+            tags = [wanted.tag] if wanted.tag else present
+            async with self._open(wanted, auth, push=True) as target:
+                module = await asyncio.to_thread(import_module, "hafen.distribution.upload")
+                pusher = Pusher(self._store, self._transfers, wanted, module.Uploader(target), report)
+                for one in tags:
+                    await pusher.push(one)
+            self._store.tell("push", wanted.familiar, {"name": wanted.familiar_name})
+            self._store.sweep()
+
+        return _messages(operation)
 
     async def login(self, auth: AuthConfig) -> AuthResponse:
-        raise NotImplemented("logging in to registries is not implemented yet")
+        module = await asyncio.to_thread(import_module, "hafen.distribution.login")
+        with worded():
+            token = await module.login(auth.server_address, credentials(auth), self.rules, self._agent)
+        return AuthResponse(token, "Login Succeeded")
 
     async def inspect(self, name: str, auth: AuthConfig) -> DistributionInspect:
         raise NotImplemented("asking a registry for a manifest is not implemented by this engine")

@@ -32,3 +32,9 @@ class Transfers:
                 del self._locks[key]
             else:
                 self._locks[key] = lock, users - 1
+
+
+def first_error(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Several layers can fail at once, and mostly of one cause."""
+    error = failed.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -68,6 +68,10 @@ class Ingest(Protocol):
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes; OutOfSpace where the device is full."""
 
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+
     def commit(self, expected: Digest | None = None) -> Digest:
         """Give it its name; Corrupt where that is not `expected`."""
 
@@ -208,8 +212,12 @@ class _LocalIngest:
                 raise OutOfSpace("no space left on device: while storing a blob") from error
             raise
 
+    @property
+    def digest(self) -> Digest:
+        return digests.finish(self._hasher)
+
     def commit(self, expected: Digest | None = None) -> Digest:
-        found = digests.finish(self._hasher)
+        found = self.digest
         if expected is not None and expected != found:
             raise Corrupt(f"digest mismatch: expected {expected}, the data is {found}")
         os.rename(self._path, self._store.path(found))

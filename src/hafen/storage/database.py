@@ -125,7 +125,6 @@ CREATE INDEX manifests_image ON manifests (image);
 CREATE TABLE blob_sources (
     digest TEXT NOT NULL,                      -- of a compressed layer as a registry has it
     diff_id TEXT NOT NULL,                     -- of its contents
-    size INTEGER NOT NULL,                     -- of the compressed bytes
     repository TEXT NOT NULL,                  -- normalised: where it is known to be
     PRIMARY KEY (diff_id, repository)
 );

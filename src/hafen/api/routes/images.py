@@ -92,6 +92,13 @@ async def prune(request: Request, services: Services) -> Answer:
     return JsonReply(await services.images.prune(request.query.filters()))
 
 
+async def push(request: Request, services: Services) -> Answer:
+    messages = services.registry.push(
+        request.params["name"], request.query.text("tag"), registryauth.read(request.headers)
+    )
+    return StreamReply(await begun(progress(messages, request.version)), JSON)
+
+
 async def commit(request: Request, services: Services) -> Answer:
     query = request.query
     pause = query.flag("pause", True)
@@ -123,7 +130,7 @@ ROUTES: Final = (
     Route("GET", "/images/{name:path}/get", save_one),
     Route("GET", "/images/{name:path}/attestations", missing("reading attestations"), since=(1, 55)),
     Route("POST", "/images/{name:path}/tag", tag, finish=True),
-    Route("POST", "/images/{name:path}/push", missing("pushing images to a registry")),
+    Route("POST", "/images/{name:path}/push", push),
     Route("DELETE", "/images/{name:path}", remove, finish=True),
     Route("GET", "/distribution/{name:path}/json", missing("asking a registry for a manifest"), since=(1, 30)),
 )

@@ -1,0 +1,33 @@
+"""`docker login`: whether a registry takes these credentials."""
+
+from __future__ import annotations
+
+from hafen.distribution.auth import Credentials
+from hafen.distribution.endpoint import Rules, endpoints
+from hafen.distribution.repository import reachable
+from hafen.distribution.transport import Target, Transport
+from hafen.errors import System
+from hafen.spec.reference import DEFAULT_DOMAIN
+
+_HUB = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+def domain_of(server: str) -> str:
+    """The registry in a `serveraddress`, which may be a URL: `https://index.docker.io/v1/` is docker.io."""
+    host = server.partition("://")[2] if "://" in server else server
+    host = host.partition("/")[0]
+    return DEFAULT_DOMAIN if host in _HUB else host
+
+
+async def login(server: str, credentials: Credentials, rules: Rules, agent: str) -> str:
+    """The refresh token that stands for the password from now on, empty where the registry gives none. Unauthorized, or
+    System with Docker's text, where the credentials are refused."""
+    async with Transport(rules, credentials, agent, offline=True) as transport:
+        candidates = [one for one in endpoints(domain_of(server), rules) if not one.mirror]
+        endpoint = (await reachable(transport, candidates))[-1]
+        target = Target("GET", f"{endpoint.base}/")
+        async with transport.request(endpoint, target) as response:
+            if response.status != 200:
+                status = f"{response.status} {response.reason or ''}".rstrip()
+                raise System(f"login attempt to {target.url} failed with status: {status}")
+        return transport.refresh_token
