@@ -62,6 +62,8 @@ events         system    events.EVENTS        Get real time events from the serv
 info           system    info.INFO            Display system-wide information
 prune          system    prune.SYSTEM         Remove unused data
 
+serve          registry  system.SERVE         Run a registry in the foreground
+
 ls             context   context.LIST         List contexts
 show           context   context.SHOW         Print the name of the current context
 inspect        context   context.INSPECT      Display detailed information on one or more contexts
@@ -84,6 +86,7 @@ GROUPS = {
     "context": "Show contexts",
     "image": "Manage images",
     "network": "Manage networks",
+    "registry": "Serve a registry",
     "system": "Manage the engine",
     "volume": "Manage volumes",
     "completion": "Generate the autocompletion script for the specified shell",

@@ -113,6 +113,15 @@ def parse(text: str) -> Reference:
     return Reference(domain, path, tag, digest if at else None)
 
 
+def is_path(text: str) -> bool:
+    """Whether this is a repository's name as registries know it: `library/debian`, without a domain."""
+    return len(text) <= _MAX_NAME and _PATH.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
 def parse_repository(text: str, tag: str = "") -> Reference:
     """What `repo` and `tag` parameters name together, always tagged; InvalidArgument where they name a digest."""
     if tag and not _TAG.fullmatch(tag):

@@ -1,0 +1,203 @@
+"""Blobs: GET and HEAD with ranges, DELETE; uploads in one request, in two, in chunks; mounts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import Final
+
+from hafen.errors import HafenError
+from hafen.http.message import Answer, FileReply, Reply
+from hafen.registryd.errors import BlobUnknown, DigestInvalid, RangeInvalid, SizeInvalid, Unsupported
+from hafen.registryd.request import Parts, Request, parse_digest
+from hafen.registryd.uploads import Upload
+from hafen.spec.digest import Digest
+
+BATCH: Final = 2 << 20  # bytes of an upload that are written and hashed at a time
+OCTETS: Final = "application/octet-stream"
+_FOREVER: Final = ("Cache-Control", "max-age=31536000")  # seconds: content by digest does not change
+
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_CHUNK_RANGE: Final = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?", re.ASCII)
+
+Headers = tuple[tuple[str, str], ...]
+
+
+async def get(request: Request, parts: Parts) -> Answer:
+    digest = request.digest()
+    size = parts.rows.linked(request.name, digest)
+    if size is None:
+        raise BlobUnknown(f"blob unknown to registry: {digest}")
+    headers: Headers = (
+        ("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), _FOREVER, ("Accept-Ranges", "bytes"),
+    )  # fmt: skip
+    if request.method == "HEAD":
+        parts.collector.renew(request.name, digest)
+        return Reply(200, b"", OCTETS, headers, length=size)
+    if request.headers.get("if-none-match") == f'"{digest}"':
+        return Reply(304, headers=headers)
+    wanted = byte_range(request.headers.get("range", ""), size)
+    file = parts.blobs.open(digest)
+    if wanted is None:
+        return FileReply(file, 0, size, OCTETS, headers)
+    first, count = wanted
+    headers = (*headers, ("Content-Range", f"bytes {first}-{first + count - 1}/{size}"))
+    return FileReply(file, first, count, OCTETS, headers, status=206)
+
+
+def byte_range(header: str, size: int) -> tuple[int, int] | None:
+    """(first byte, how many) of a Range header; None for all of it, also where several ranges are asked for, which a
+    server may ignore (RFC 9110, section 14.2). RangeInvalid where there is no such byte."""
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or found.groups() == ("", ""):
+        return None
+    if found[1] == "":
+        count = min(int(found[2]), size)
+        first = size - count
+    else:
+        first = int(found[1])
+        count = min(int(found[2]) + 1 if found[2] else size, size) - first
+    if count <= 0:
+        raise RangeInvalid(f"invalid range {header!r} of a blob of {size} bytes")
+    return first, count
+
+
+async def delete(request: Request, parts: Parts) -> Answer:
+    if not parts.may_delete:
+        raise Unsupported("deletion is switched off")
+    digest = request.digest()
+    if not parts.rows.unlink(request.name, digest):
+        raise BlobUnknown(f"blob unknown to registry: {digest}")
+    return Reply(202, headers=(("Docker-Content-Digest", digest),))
+
+
+# Uploads
+
+
+async def begin(request: Request, parts: Parts) -> Answer:
+    """POST: a mount, a whole blob, or the begin of an upload."""
+    if "mount" in request.query and (mounted := _mount(request, parts)) is not None:
+        return mounted
+    whole = request.first("digest")
+    digest = parse_digest(whole) if whole else None
+    algorithm = (whole.partition(":")[0] if whole else request.first("digest-algorithm")) or "sha256"
+    if algorithm not in ("sha256", "sha512"):
+        raise DigestInvalid(f"unsupported digest algorithm {algorithm!r}: sha256 and sha512 are known")
+    upload = parts.uploads.begin(request.name, algorithm)
+    if digest is None:
+        return Reply(202, headers=_progress(request, upload))
+    try:
+        await _receive(request, parts, upload, upload.begin(0))
+        return await _commit(request, parts, upload, digest)
+    except BaseException:
+        upload.drop()
+        parts.uploads.forget(upload)
+        raise
+
+
+def _mount(request: Request, parts: Parts) -> Answer | None:
+    """None where the blob is not where the client says, or may not be read there: it has to be pushed."""
+    digest = parse_digest(request.first("mount"))
+    source = request.first("from")
+    holders = [source] if source else parts.rows.holders(digest)
+    for holder in holders:
+        size = parts.rows.linked(holder, digest)
+        if size is not None and parts.access.may(request.user, holder, "pull"):
+            parts.rows.link(request.name, digest, size)
+            return _created(request, digest)
+    return None
+
+
+async def status(request: Request, parts: Parts) -> Answer:
+    return Reply(204, headers=_progress(request, parts.uploads.find(request.name, request.rest)))
+
+
+async def cancel(request: Request, parts: Parts) -> Answer:
+    upload = parts.uploads.find(request.name, request.rest)
+    await parts.in_thread(upload.drop)
+    parts.uploads.forget(upload)
+    return Reply(204)
+
+
+async def append(request: Request, parts: Parts) -> Answer:
+    """PATCH: the next bytes."""
+    upload = parts.uploads.find(request.name, request.rest)
+    turn = await parts.in_thread(upload.begin, _chunk_start(request))
+    await _receive(request, parts, upload, turn)
+    return Reply(202, headers=_progress(request, upload))
+
+
+async def finish(request: Request, parts: Parts) -> Answer:
+    """PUT: the last bytes, if any, and the digest of all."""
+    upload = parts.uploads.find(request.name, request.rest)
+    digest = parse_digest(request.first("digest"))
+    turn = await parts.in_thread(upload.begin, _chunk_start(request))
+    await _receive(request, parts, upload, turn)
+    return await _commit(request, parts, upload, digest)
+
+
+def _chunk_start(request: Request) -> int | None:
+    """Where the chunk says that it begins; SizeInvalid where it has another length than it says."""
+    header = request.headers.get("content-range")
+    if header is None:
+        return None
+    found = _CHUNK_RANGE.fullmatch(header.strip())
+    if found is None:
+        raise RangeInvalid(f"invalid Content-Range {header!r}")
+    first, last = int(found[1]), int(found[2])
+    if request.body.length is not None and last - first + 1 != request.body.length:
+        raise SizeInvalid(f"Content-Range {header!r} does not agree with Content-Length {request.body.length}")
+    return first
+
+
+async def _receive(request: Request, parts: Parts, upload: Upload, turn: int) -> None:
+    """The body into the upload: a batch is written while the next one arrives."""
+    pieces: list[bytes] = []
+    size = 0
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for piece in request.body:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= BATCH:
+                if writing:
+                    await writing
+                writing = parts.in_thread(upload.write, turn, pieces)
+                pieces, size = [], 0
+    finally:
+        # Also where the client has gone: what has arrived counts, for it to go on from.
+        if pieces:
+            if writing:
+                with suppress(HafenError, OSError):  # the next write meets the same, and tells of it
+                    await writing
+            writing = parts.in_thread(upload.write, turn, pieces)
+        if writing:
+            await writing
+
+
+async def _commit(request: Request, parts: Parts, upload: Upload, digest: Digest) -> Answer:
+    with parts.leases.operation() as lease:
+        lease.hold(digest)
+        try:
+            await parts.in_thread(upload.finish, digest, parts.blobs)
+        except DigestInvalid:
+            parts.uploads.forget(upload)
+            raise
+        parts.rows.link(request.name, digest, upload.size)
+    parts.uploads.forget(upload)
+    return _created(request, digest)
+
+
+def _created(request: Request, digest: Digest) -> Reply:
+    location = f"/v2/{request.name}/blobs/{digest}"
+    return Reply(201, headers=(("Location", location), ("Docker-Content-Digest", digest)))
+
+
+def _progress(request: Request, upload: Upload) -> Headers:
+    """Where to go on, and what is here: `Range` ends with the last byte's offset, 0 also where there is none."""
+    return (
+        ("Location", f"/v2/{request.name}/blobs/uploads/{upload.identifier}"),
+        ("Range", f"0-{max(upload.size - 1, 0)}"),
+        ("Docker-Upload-UUID", upload.identifier),
+    )

@@ -1,0 +1,84 @@
+"""Collection by reference, while pushes go on: links that no manifest needs, then bytes that no row names.
+
+A push brings its blobs before the manifest that needs them, so a link that nothing needs stays for a time of grace,
+which begins anew whenever a client is told that the blob is there: a client that was told so does not push it again.
+These renewals live in memory, so for the time of grace after a start no link is taken for needless.
+
+What is being committed has no row yet; its digest is held as a lease until it has. Everything that decides runs on the
+loop's thread without a pause between the question and the deed, as the handlers of requests do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from hafen.registryd.rows import Rows
+from hafen.registryd.store import Blobs
+from hafen.registryd.uploads import Uploads
+from hafen.spec.digest import Digest
+from hafen.storage.collect import Leases
+
+_BATCH = 200  # blobs looked at before other work has its turn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All in seconds: how often to collect, how long a blob may wait for its manifest, an upload for its next byte."""
+
+    interval: float = 600.0
+    grace: float = 24 * 3600.0
+    upload: float = 24 * 3600.0
+
+
+class Collector:
+    def __init__(self, rows: Rows, blobs: Blobs, uploads: Uploads, leases: Leases, limits: Limits) -> None:
+        self._rows = rows
+        self._blobs = blobs
+        self._uploads = uploads
+        self._leases = leases
+        self._limits = limits
+        self._started = time.time()
+        self._renewed: dict[tuple[str, Digest], float] = {}
+
+    def renew(self, repository: str, digest: Digest) -> None:
+        """A client has been told that the blob is there."""
+        self._renewed[repository, digest] = time.time()
+
+    async def run(self, in_thread: Callable[[Callable[[], object]], Awaitable[object]]) -> None:
+        """Collect again and again. A sweep that fails is told in the log, and the next one tries again."""
+        while True:
+            await asyncio.sleep(self._limits.interval)
+            try:
+                await self.sweep(in_thread)
+            except Exception:
+                log.exception("garbage collection failed")
+
+    async def sweep(self, in_thread: Callable[[Callable[[], object]], Awaitable[object]]) -> int:
+        """How many blobs went away."""
+        expired = self._uploads.expire(self._limits.upload)
+        self._drop_needless()
+        found: list[Digest] = []
+        await in_thread(lambda: found.extend(self._blobs.all()))
+        removed = 0
+        for start in range(0, len(found), _BATCH):
+            for digest in found[start : start + _BATCH]:
+                if digest not in self._leases.held and not self._rows.known(digest):
+                    self._blobs.bury(digest)
+                    removed += 1
+            await asyncio.sleep(0)
+        await in_thread(self._blobs.empty_grave)
+        if removed or expired:
+            log.info("garbage collection: %d blobs, %d abandoned uploads", removed, expired)
+        return removed
+
+    def _drop_needless(self) -> None:
+        before = time.time() - self._limits.grace
+        self._renewed = {key: at for key, at in self._renewed.items() if at >= before}
+        if self._started < before:
+            self._rows.drop([key for key in self._rows.needless(before) if key not in self._renewed])

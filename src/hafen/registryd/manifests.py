@@ -1,0 +1,153 @@
+"""Manifests by tag and digest, listings of tags, referrers and repositories."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from hafen.http.message import Answer, Reply
+from hafen.registryd import manifest as manifests
+from hafen.registryd.errors import (
+    DigestInvalid,
+    ManifestTooLarge,
+    ManifestUnknown,
+    NameUnknown,
+    TagInvalid,
+    Unsupported,
+)
+from hafen.registryd.request import Parts, Request, page_size, parse_digest
+from hafen.registryd.rows import Stored
+from hafen.spec import digest as digests
+from hafen.spec import reference
+from hafen.spec.digest import Digest
+
+MAX_PAGE: Final = 1000
+_ALL_TAGS: Final = 1 << 30  # a listing of tags without `n` is whole
+
+Headers = tuple[tuple[str, str], ...]
+
+
+async def get(request: Request, parts: Parts) -> Answer:
+    stored = parts.rows.manifest(request.name, parse_digest(request.rest) if ":" in request.rest else request.rest)
+    if stored is None:
+        raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
+    headers: Headers = (("Docker-Content-Digest", stored.digest), ("ETag", f'"{stored.digest}"'))
+    if request.headers.get("if-none-match") == f'"{stored.digest}"':
+        return Reply(304, headers=headers)
+    if request.method == "HEAD":
+        return Reply(200, b"", stored.media_type, headers, length=stored.size)
+    return Reply(200, parts.blobs.read(stored.digest), stored.media_type, headers)
+
+
+async def put(request: Request, parts: Parts) -> Answer:
+    tags = request.query.get("tag", [])
+    expected = parse_digest(request.rest) if ":" in request.rest else None
+    every = tags if expected else [request.rest, *tags]
+    for tag in every:
+        if not reference.is_tag(tag):
+            raise TagInvalid(f"invalid tag: {tag!r}")
+    data = await _read(request)
+    digest = digests.of(data, digests.algorithm_of(expected) if expected else "sha256")
+    if expected is not None and digest != expected:
+        raise DigestInvalid(f"provided digest did not match uploaded content: {expected}, the data is {digest}")
+    manifest = manifests.parse(data, request.headers.get("content-type", ""))
+    parts.rows.check(request.name, manifest)
+    with parts.leases.operation() as lease:
+        lease.hold(digest)
+        if not parts.rows.knows_manifest(digest):
+            await parts.in_thread(parts.blobs.put, data, digest)
+        parts.rows.put(request.name, digest, len(data), manifest, every)
+    headers: Headers = (
+        ("Location", f"/v2/{request.name}/manifests/{digest}"), ("Docker-Content-Digest", digest),
+    )  # fmt: skip
+    if manifest.subject is not None:
+        headers = (*headers, ("OCI-Subject", manifest.subject))
+    return Reply(201, headers=(*headers, *(("OCI-Tag", tag) for tag in tags)))
+
+
+async def _read(request: Request) -> bytes:
+    pieces, size = [], request.body.length or 0
+    if size <= manifests.MAX_SIZE:
+        size = 0
+        async for piece in request.body:
+            pieces.append(piece)
+            size += len(piece)
+            if size > manifests.MAX_SIZE:
+                break
+    if size > manifests.MAX_SIZE:
+        raise ManifestTooLarge(f"a manifest may have {manifests.MAX_SIZE} bytes")
+    return b"".join(pieces)
+
+
+async def delete(request: Request, parts: Parts) -> Answer:
+    if not parts.may_delete:
+        raise Unsupported("deletion is switched off")
+    if ":" in request.rest:
+        found = parts.rows.remove_manifest(request.name, parse_digest(request.rest))
+    else:
+        found = parts.rows.remove_tag(request.name, request.rest)
+    if not found:
+        raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
+    return Reply(202)
+
+
+async def tags(request: Request, parts: Parts) -> Answer:
+    if request.rest != "list":
+        raise Unsupported(f"/tags/{request.rest} is not part of the specification")
+    if not parts.rows.exists(request.name):
+        raise NameUnknown(f"repository name not known to registry: {request.name}")
+    last, limit = request.page(_ALL_TAGS)
+    found = parts.rows.tags(request.name, last, limit + 1)
+    names, more = found[:limit], len(found) > limit > 0
+    link = _next(f"/v2/{request.name}/tags/list", names, limit) if more else ()
+    return _json({"name": request.name, "tags": names}, headers=link)
+
+
+async def catalogue(query: dict[str, list[str]], user: str, parts: Parts) -> Answer:
+    limit = page_size(query.get("n", [""])[0], MAX_PAGE)
+    last = query.get("last", [""])[0]
+    names: list[str] = []
+    while len(names) <= limit and (found := parts.rows.repositories(last, MAX_PAGE)):
+        names += [name for name in found if parts.access.may(user, name, "pull")]
+        last = found[-1]
+    more = len(names) > limit > 0
+    link = _next("/v2/_catalog", names[:limit], limit) if more else ()
+    return _json({"repositories": names[:limit]}, headers=link)
+
+
+async def referrers(request: Request, parts: Parts) -> Answer:
+    subject = request.digest()
+    wanted = request.first("artifactType")
+    found = parts.rows.referrers(request.name, subject, wanted, request.first("last"), MAX_PAGE + 1)
+    headers: Headers = (("OCI-Filters-Applied", "artifactType"),) if wanted else ()
+    if len(found) > MAX_PAGE:
+        more = {"last": found[MAX_PAGE - 1].digest, **({"artifactType": wanted} if wanted else {})}
+        headers = (*headers, _link(f"/v2/{request.name}/referrers/{subject}", more))
+    index = {
+        "schemaVersion": 2,
+        "mediaType": manifests.OCI_INDEX,
+        "manifests": [_descriptor(stored) for stored in found[:MAX_PAGE]],
+    }
+    return _json(index, manifests.OCI_INDEX, headers)
+
+
+def _descriptor(stored: Stored) -> dict[str, object]:
+    descriptor: dict[str, object] = {"mediaType": stored.media_type, "digest": stored.digest, "size": stored.size}
+    if stored.artifact_type:
+        descriptor["artifactType"] = stored.artifact_type
+    annotations = json.loads(stored.annotations)
+    return {**descriptor, "annotations": annotations} if annotations else descriptor
+
+
+def _next(path: str, names: list[str], limit: int) -> Headers:
+    return (_link(path, {"last": names[-1], "n": str(limit)}),)
+
+
+def _link(path: str, query: dict[str, str]) -> tuple[str, str]:
+    """RFC 8288, as the specification pages."""
+    return "Link", f'<{quote(path, safe="/:")}?{urlencode(query)}>; rel="next"'
+
+
+def _json(value: object, content_type: str = "application/json", headers: Headers = ()) -> Reply:
+    return Reply(200, json.dumps(value, separators=(",", ":")).encode() + b"\n", content_type, headers)

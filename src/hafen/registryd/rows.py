@@ -1,0 +1,314 @@
+"""Rows: what each repository has. Loop thread only; each method that changes something is one durable transaction.
+
+A blob of a repository is a *link*: the bytes are in the content store once, whatever repositories link to them. What a
+manifest *needs* must be linked (or be a manifest there) as long as the manifest is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hafen.registryd.errors import InUse, ManifestBlobUnknown, ManifestInvalid
+from hafen.registryd.manifest import Manifest
+from hafen.spec.digest import Digest
+from hafen.storage.database import Database, Value
+
+MAX_DEPTH: Final = 8  # of indexes in indexes; image-spec has no limit, readers have
+
+_REGISTRY_1 = """
+CREATE TABLE repositories (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE links (
+    repository INTEGER NOT NULL REFERENCES repositories (id),
+    digest TEXT NOT NULL,                      -- of a blob that this repository has
+    size INTEGER NOT NULL,                     -- bytes
+    linked_at REAL NOT NULL,
+    PRIMARY KEY (repository, digest)
+) WITHOUT ROWID;
+CREATE INDEX links_digest ON links (digest);
+CREATE TABLE manifests (
+    repository INTEGER NOT NULL REFERENCES repositories (id),
+    digest TEXT NOT NULL,                      -- the bytes are in the content store
+    media_type TEXT NOT NULL,
+    size INTEGER NOT NULL,                     -- bytes
+    artifact_type TEXT NOT NULL,
+    subject TEXT,                              -- digest of the manifest it is about, which may be missing
+    annotations TEXT NOT NULL,                 -- JSON
+    depth INTEGER NOT NULL,                    -- 0 for an image, one more than its deepest member for an index
+    pushed_at REAL NOT NULL,
+    PRIMARY KEY (repository, digest)
+) WITHOUT ROWID;
+CREATE INDEX manifests_digest ON manifests (digest);
+CREATE INDEX manifests_subject ON manifests (repository, subject) WHERE subject IS NOT NULL;
+CREATE TABLE needs (
+    repository INTEGER NOT NULL,
+    manifest TEXT NOT NULL,
+    digest TEXT NOT NULL,                      -- of the blob or manifest it refers to
+    PRIMARY KEY (repository, manifest, digest),
+    FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX needs_digest ON needs (repository, digest);
+CREATE TABLE tags (
+    repository INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    pushed_at REAL NOT NULL,
+    PRIMARY KEY (repository, tag),
+    FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX tags_manifest ON tags (repository, manifest);
+CREATE TABLE uploads (
+    id TEXT PRIMARY KEY,
+    repository TEXT NOT NULL                   -- name: it need not exist yet
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1,)
+
+_MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A manifest of a repository; size in bytes."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str
+    annotations: str  # JSON
+
+
+class Rows:
+    """Questions and changes by repository name. What a repository is asked that does not exist is not there."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def _id(self, name: str) -> int | None:
+        row = self._database.row("SELECT id FROM repositories WHERE name = ?", (name,))
+        return None if row is None else int(row[0] or 0)
+
+    def _made(self, name: str) -> int:
+        found = self._id(name)
+        if found is None:
+            found = self._database.execute("INSERT INTO repositories (name) VALUES (?)", (name,)).lastrowid
+        assert found is not None
+        return found
+
+    # Repositories
+
+    def exists(self, name: str) -> bool:
+        return self._id(name) is not None
+
+    def repositories(self, last: str, limit: int) -> list[str]:
+        """Names after `last`, in order, of those that hold a manifest."""
+        rows = self._database.query(
+            "SELECT name FROM repositories WHERE name > ? "
+            "AND EXISTS (SELECT 1 FROM manifests WHERE repository = id) ORDER BY name LIMIT ?",
+            (last, limit),
+        )
+        return [str(name) for (name,) in rows]
+
+    # Blobs
+
+    def linked(self, name: str, digest: Digest) -> int | None:
+        """The blob's size, where this repository has it."""
+        row = self._database.row(
+            "SELECT size FROM links JOIN repositories ON id = repository WHERE name = ? AND digest = ?", (name, digest)
+        )
+        return None if row is None else int(row[0] or 0)
+
+    def holders(self, digest: Digest) -> list[str]:
+        """Names of all repositories that have the blob."""
+        rows = self._database.query(
+            "SELECT name FROM links JOIN repositories ON id = repository WHERE digest = ?", (digest,)
+        )
+        return [str(name) for (name,) in rows]
+
+    def link(self, name: str, digest: Digest, size: int) -> None:
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
+                (self._made(name), digest, size, time.time()),
+            )
+
+    def unlink(self, name: str, digest: Digest) -> bool:
+        """Whether it was there; InUse where a manifest needs it."""
+        repository = self._id(name)
+        self._refuse_needed(repository, digest)
+        with self._database.transaction():
+            return bool(
+                self._database.execute(
+                    "DELETE FROM links WHERE repository = ? AND digest = ?", (repository, digest)
+                ).rowcount
+            )
+
+    def _refuse_needed(self, repository: int | None, digest: Digest) -> None:
+        row = self._database.row("SELECT manifest FROM needs WHERE repository = ? AND digest = ?", (repository, digest))
+        if row is not None:
+            raise InUse(f"{digest} is part of manifest {row[0]!s}: delete that first")
+
+    # Manifests
+
+    def manifest(self, name: str, reference: str) -> Stored | None:
+        """By digest or tag; they cannot be confused, as a tag has no colon."""
+        if ":" in reference:
+            query = (
+                f"SELECT {_MANIFEST} FROM manifests JOIN repositories ON id = repository WHERE name = ? AND digest = ?"
+            )
+        else:
+            query = (
+                f"SELECT {_MANIFEST} FROM repositories JOIN tags ON tags.repository = id "
+                "JOIN manifests ON manifests.repository = id AND digest = tags.manifest WHERE name = ? AND tag = ?"
+            )
+        row = self._database.row(query, (name, reference))
+        return None if row is None else _stored(row)
+
+    def knows_manifest(self, digest: Digest) -> bool:
+        """Whether any repository has it."""
+        return self._database.row("SELECT 1 FROM manifests WHERE digest = ?", (digest,)) is not None
+
+    def put(self, name: str, digest: Digest, size: int, manifest: Manifest, tags: Sequence[str]) -> None:
+        """Record a manifest whose bytes are in the store, and point tags at it.
+
+        ManifestBlobUnknown where it needs what is not in the repository, ManifestInvalid where a size is wrong.
+        """
+        now = time.time()
+        with self._database.transaction():
+            repository = self._made(name)
+            depth = self.check(name, manifest)
+            self._database.execute(
+                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    repository, digest, manifest.media_type, size, manifest.artifact_type, manifest.subject,
+                    json.dumps(dict(manifest.annotations)), depth, now,
+                ),
+            )  # fmt: skip
+            for need in manifest.needs:
+                self._database.execute(
+                    "INSERT INTO needs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (repository, digest, need.digest)
+                )
+            for tag in tags:
+                self._database.execute(
+                    "INSERT INTO tags VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                    "SET manifest = excluded.manifest, pushed_at = excluded.pushed_at",
+                    (repository, tag, digest, now),
+                )
+
+    def check(self, name: str, manifest: Manifest) -> int:
+        """The depth that the manifest would have; the errors of `put`."""
+        repository = self._id(name)
+        depth = 0
+        for need in manifest.needs:
+            table, column = ("manifests", "depth + 1") if need.is_manifest else ("links", "0")
+            row = self._database.row(
+                f"SELECT size, {column} FROM {table} WHERE repository = ? AND digest = ?", (repository, need.digest)
+            )
+            if row is None:
+                raise ManifestBlobUnknown(f"{'manifest' if need.is_manifest else 'blob'} unknown: {need.digest}")
+            if row[0] != need.size:
+                raise ManifestInvalid(f"{need.digest} has {row[0]!s} bytes, the manifest says {need.size}")
+            depth = max(depth, int(row[1] or 0))
+        if depth > MAX_DEPTH:
+            raise ManifestInvalid(f"an index may hold indexes {MAX_DEPTH} deep, this is {depth}")
+        return depth
+
+    def remove_manifest(self, name: str, digest: Digest) -> bool:
+        """With its tags. Whether it was there; InUse where an index needs it."""
+        repository = self._id(name)
+        self._refuse_needed(repository, digest)
+        with self._database.transaction():
+            return bool(
+                self._database.execute(
+                    "DELETE FROM manifests WHERE repository = ? AND digest = ?", (repository, digest)
+                ).rowcount
+            )
+
+    def referrers(self, name: str, subject: Digest, artifact_type: str, last: str, limit: int) -> list[Stored]:
+        """Manifests about `subject`, by digest, after `last`; of one type only where one is given."""
+        rows = self._database.query(
+            f"SELECT {_MANIFEST} FROM manifests JOIN repositories ON id = repository "
+            "WHERE name = ? AND subject = ? AND (? = '' OR artifact_type = ?) AND digest > ? ORDER BY digest LIMIT ?",
+            (name, subject, artifact_type, artifact_type, last, limit),
+        )
+        return [_stored(row) for row in rows]
+
+    # Tags
+
+    def tags(self, name: str, last: str, limit: int) -> list[str]:
+        """Tags after `last`, in the specification's order: letters count alike in both cases."""
+        rows = self._database.query(
+            "SELECT tag FROM tags JOIN repositories ON id = repository WHERE name = ?1 AND (?2 = '' OR "
+            "tag COLLATE NOCASE > ?2 OR (tag = ?2 COLLATE NOCASE AND tag > ?2)) "
+            "ORDER BY tag COLLATE NOCASE, tag LIMIT ?3",
+            (name, last, limit),
+        )
+        return [str(tag) for (tag,) in rows]
+
+    def remove_tag(self, name: str, tag: str) -> bool:
+        with self._database.transaction():
+            return bool(
+                self._database.execute(
+                    "DELETE FROM tags WHERE repository = ? AND tag = ?", (self._id(name), tag)
+                ).rowcount
+            )
+
+    # Uploads: after a power cut the newest may be gone, and their clients begin again
+
+    def begin_upload(self, identifier: str, name: str) -> None:
+        self._database.execute("INSERT INTO uploads VALUES (?, ?)", (identifier, name))
+
+    def upload_repository(self, identifier: str) -> str | None:
+        row = self._database.row("SELECT repository FROM uploads WHERE id = ?", (identifier,))
+        return None if row is None else str(row[0])
+
+    def end_upload(self, identifier: str) -> None:
+        self._database.execute("DELETE FROM uploads WHERE id = ?", (identifier,))
+
+    def uploads(self) -> set[str]:
+        return {str(identifier) for (identifier,) in self._database.query("SELECT id FROM uploads")}
+
+    # Collection
+
+    def needless(self, before: float) -> list[tuple[str, Digest]]:
+        """Links made before that time that no manifest of their repository needs, as (repository, digest)."""
+        rows = self._database.query(
+            "SELECT name, digest FROM links JOIN repositories ON id = links.repository WHERE linked_at < ? AND NOT "
+            "EXISTS (SELECT 1 FROM needs WHERE needs.repository = links.repository AND needs.digest = links.digest)",
+            (before,),
+        )
+        return [(str(name), Digest(str(digest))) for name, digest in rows]
+
+    def drop(self, links: Iterable[tuple[str, Digest]]) -> None:
+        """Remove links, and repositories that hold nothing any more."""
+        with self._database.transaction():
+            for name, digest in links:
+                self._database.execute(
+                    "DELETE FROM links WHERE repository = ? AND digest = ?", (self._id(name), digest)
+                )
+            self._database.execute(
+                "DELETE FROM repositories WHERE NOT EXISTS (SELECT 1 FROM links WHERE repository = id) "
+                "AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = id)"
+            )
+
+    def known(self, digest: Digest) -> bool:
+        """Whether any repository has this blob or manifest."""
+        return (
+            self._database.row(
+                "SELECT 1 FROM links WHERE digest = ?1 UNION ALL SELECT 1 FROM manifests WHERE digest = ?1 LIMIT 1",
+                (digest,),
+            )
+            is not None
+        )
+
+
+def _stored(row: tuple[Value, ...]) -> Stored:
+    digest, media_type, size, artifact_type, annotations = row
+    return Stored(Digest(str(digest)), str(media_type), int(size or 0), str(artifact_type), str(annotations))
