@@ -12,7 +12,7 @@ from hafen.engine import links
 from hafen.engine.images import Images
 from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
 from hafen.engine.paths import Paths
-from hafen.engine.records import Container, Containers
+from hafen.engine.records import Container, Containers, Row
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.spec import ports
 from hafen.spec.filters import NO_FILTERS, Filters
@@ -66,7 +66,7 @@ class Listing:
         for container in newest_first:
             if not (every or container.alive or container.status.state is State.RESTARTING) or not wanted(container):
                 continue
-            shown = summarise(container, now, self.paths.volumes, linked.get(container.id, ()))
+            shown = self._row(container, now, linked.get(container.id, ()))
             if size:
                 own, whole = await sizes(self.snapshotter, container)
                 shown = msgspec.structs.replace(shown, size_rw=own, size_root_fs=whole)
@@ -74,6 +74,19 @@ class Listing:
             if limit and 0 < limit <= len(found):
                 break
         return found
+
+    def _row(self, container: Container, now_ns: int, linked: Sequence[str]) -> ContainerSummary:
+        """What `ps` shows of it: the same object for as long as that does not change."""
+        kept = container.row
+        of = (container.record, container.status)
+        if kept is None or kept.of[0] is not of[0] or kept.of[1] is not of[1] or kept.linked != linked:
+            shown = summarise(container, now_ns, self.paths.volumes, linked)
+        elif kept.shown.status != (text := status_text(container, now_ns)):
+            shown = msgspec.structs.replace(kept.shown, status=text)
+        else:
+            return kept.shown
+        container.row = Row(of, linked, shown)
+        return shown
 
     def _matcher(self, filters: Filters, linked: Mapping[str, Sequence[str]]) -> Callable[[Container], bool]:
         """Check the filters once, and return what tells whether a container passes them."""
@@ -93,6 +106,8 @@ class Listing:
         images = self._ancestors(filters.get("ancestor")) if "ancestor" in filters else None
         published = [_port_range(text, "publish") for text in filters.get("publish")]
         exposed = [_port_range(text, "expose") for text in filters.get("expose")]
+        if not filters:
+            return lambda _: True
 
         def matches(container: Container) -> bool:
             record, status = container.record, container.status

@@ -8,9 +8,9 @@ States change through `Containers.transit` alone, which asks `spec.lifecycle`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from hafen.errors import Conflict, InvalidArgument, NotFound
 from hafen.spec import cronspec, lifecycle, names
 from hafen.spec.lifecycle import ALIVE, Action, State
 from hafen.spec.mounts import MountPoint
-from hafen.spec.wire.container import ContainerConfig, Health
+from hafen.spec.wire.container import ContainerConfig, ContainerSummary, Health
 from hafen.spec.wire.exec import ExecConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import EndpointSettings, PortMap
@@ -95,6 +95,7 @@ class Container:
         "lock",
         "record",
         "restart",
+        "row",
         "sessions",
         "shim",
         "status",
@@ -114,6 +115,7 @@ class Container:
         self.keep = False  # an auto-removed container that is being restarted stays
         self.restart: asyncio.TimerHandle | None = None
         self.stopping = False  # the next exit is what a `stop` brought about
+        self.row: Row | None = None  # what `ps` showed of it last
 
     @property
     def id(self) -> str:
@@ -144,6 +146,14 @@ class Container:
     def event_attributes(self, **more: str) -> dict[str, str]:
         """What Docker tells of a container with each of its events."""
         return {**self.record.config.labels, **more, "image": self.record.image, "name": self.name}
+
+
+class Row(NamedTuple):
+    """What a list showed of a container: of which record and status, with which names that links give."""
+
+    of: tuple[Record, Status]
+    linked: Sequence[str]
+    shown: ContainerSummary
 
 
 @dataclass(slots=True, eq=False)

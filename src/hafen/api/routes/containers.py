@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from hafen.api import oldrequests
-from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request, StreamReply
+from hafen.api.message import NO_CONTENT, Answer, JsonReply, Reply, Request, StreamReply
 from hafen.api.router import Route
+from hafen.api.rows import Rows
 from hafen.api.stream import JSON, lines
 from hafen.api.versions import Version
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, System
 from hafen.spec.wire import container, gojson
+
+_ROWS: Final = Rows()
 
 
 async def list_all(request: Request, services: Services) -> Answer:
@@ -21,7 +24,7 @@ async def list_all(request: Request, services: Services) -> Answer:
     found = await services.listing.list(
         all=query.flag("all"), limit=_integer(request, "limit"), size=query.flag("size"), filters=query.filters()
     )
-    return JsonReply(list(found))
+    return Reply(body=_ROWS.encode(found, request.version) + b"\n", content_type=JSON)
 
 
 async def create(request: Request, services: Services) -> Answer:
