@@ -1,6 +1,7 @@
 """Versions: what is spoken, and what older clients are answered."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,9 +10,16 @@ from hafen.api import oldrequests, versions
 from hafen.errors import InvalidArgument
 from hafen.spec.wire.container import ContainerInspect, ContainerSummary, CreateRequest
 from hafen.spec.wire.event import Event, EventActor
-from hafen.spec.wire.hostconfig import HostConfig
+from hafen.spec.wire.exec import ExecStartConfig
+from hafen.spec.wire.hostconfig import BindOptions, HostConfig, Mount, TmpfsOptions, VolumeOptions
 from hafen.spec.wire.image import ImageConfig, ImageInspect, ImageSummary
-from hafen.spec.wire.network import EndpointSettings, NetworkSettings
+from hafen.spec.wire.network import (
+    EndpointSettings,
+    NetworkCreateRequest,
+    NetworkingConfig,
+    NetworkSettings,
+    PortBinding,
+)
 from hafen.spec.wire.system import ContainerUsage, DiskUsage, ImageUsage, SystemInfo
 
 
@@ -116,3 +124,90 @@ def test_requests_mean_what_their_version_says() -> None:
     assert (old.ipc_mode, old.cgroupns_mode, old.kernel_memory, old.console_size) == ("shareable", "host", 5, [0, 0])
     assert (new.ipc_mode, new.cgroupns_mode, new.kernel_memory, new.console_size) == ("", "", 0, [1, 2])
     assert (old.annotations, new.annotations) == ({}, {"a": "b"})
+
+
+def created(request: CreateRequest, minor: int) -> CreateRequest:
+    return oldrequests.create(request, (1, minor))
+
+
+def with_mount(mount: Mount) -> CreateRequest:
+    return CreateRequest(host_config=HostConfig(mounts=[mount]))
+
+
+@pytest.mark.parametrize(
+    ("request_", "since", "message"),
+    [
+        (
+            with_mount(Mount(type="bind", bind_options=BindOptions(read_only_force_recursive=True))),
+            44,
+            "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer",
+        ),
+        (
+            with_mount(Mount(type="volume", volume_options=VolumeOptions(subpath="x"))),
+            45,
+            "VolumeOptions.Subpath needs API v1.45 or newer",
+        ),
+        (with_mount(Mount(type="image")), 48, 'Mount type "Image" needs API v1.48 or newer'),
+        (
+            CreateRequest(mac_address="02:42:ac:11:00:09", host_config=HostConfig(network_mode="host")),
+            44,
+            "conflicting options: mac-address and the network mode",
+        ),
+    ],
+)
+def test_what_a_version_cannot_ask_for_is_refused(request_: CreateRequest, since: int, message: str) -> None:
+    created(request_, since)
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        created(request_, since - 1)
+
+
+def test_old_mounts() -> None:
+    foreign = Mount(type="tmpfs", volume_options=VolumeOptions(), tmpfs_options=TmpfsOptions())
+    read_only = Mount(type="bind", read_only=True)
+
+    def seen(mount: Mount, minor: int) -> Mount:
+        config = created(with_mount(mount), minor).host_config
+        assert config
+        return config.mounts[0]
+
+    assert seen(foreign, 42) == foreign
+    assert seen(foreign, 41) == Mount(type="tmpfs", tmpfs_options=TmpfsOptions())
+    assert seen(read_only, 44) == read_only
+    assert seen(read_only, 43).bind_options == BindOptions(read_only_non_recursive=True)
+
+
+def test_endpoints_of_old_requests() -> None:
+    settings = EndpointSettings(mac_address="02:42:ac:11:00:09", gw_priority=5)
+    request = CreateRequest(networking_config=NetworkingConfig(endpoints_config={"n": settings}))
+
+    def seen(minor: int) -> EndpointSettings | None:
+        config = created(request, minor).networking_config
+        return (config.endpoints_config or {})["n"] if config else None
+
+    assert seen(48) == settings
+    assert seen(44) == EndpointSettings(mac_address="02:42:ac:11:00:09")
+    assert seen(43) == EndpointSettings()
+
+
+def test_empty_port_bindings() -> None:
+    request = CreateRequest(host_config=HostConfig(port_bindings={"80/tcp": [], "81/tcp": None}))
+    old, new = created(request, 52).host_config, created(request, 53).host_config
+    assert old
+    assert new
+    assert old.port_bindings == {"80/tcp": [PortBinding()], "81/tcp": [PortBinding()]}
+    assert new.port_bindings == {}
+    assert [len(oldrequests.create_warnings(request, (1, minor))) for minor in (51, 52, 53)] == [0, 1, 0]
+
+
+def test_warnings_of_the_request() -> None:
+    request = CreateRequest(mac_address="02:42:ac:11:00:09")
+    assert [len(oldrequests.create_warnings(request, (1, minor))) for minor in (43, 44, 51, 52)] == [0, 1, 1, 0]
+    request = CreateRequest(host_config=HostConfig(volume_driver="local", mounts=[Mount(type="volume")]))
+    assert [len(oldrequests.create_warnings(request, (1, minor))) for minor in (47, 48)] == [0, 1]
+
+
+def test_exec_and_network_fields_of_their_version() -> None:
+    start = ExecStartConfig(tty=True, console_size=[1, 2])
+    assert [oldrequests.exec_start(start, (1, minor)).console_size for minor in (41, 42)] == [None, [1, 2]]
+    network = NetworkCreateRequest(name="n", enable_ipv4=False)
+    assert [oldrequests.network_create(network, (1, minor)).enable_ipv4 for minor in (47, 48)] == [None, False]

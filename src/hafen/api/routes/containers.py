@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from hafen.api import oldrequests
 from hafen.api.message import NO_CONTENT, Answer, JsonReply, Reply, Request, StreamReply
 from hafen.api.router import Route
@@ -31,10 +33,12 @@ async def create(request: Request, services: Services) -> Answer:
     plain = gojson.parse(await request.json_text())
     if plain is None:
         raise InvalidArgument("config cannot be empty in order to create a container")
-    config = oldrequests.create(gojson.read(plain, container.CreateRequest), request.version)
-    name = request.query.text("name") or None
-    created = await services.create.create(name, config, request.query.text("platform") or None)
-    return JsonReply(created, 201)
+    asked = gojson.read(plain, container.CreateRequest)
+    config = oldrequests.create(asked, request.version)
+    platform = request.query.text("platform") if request.version >= (1, 41) else ""
+    created = await services.create.create(request.query.text("name") or None, config, platform or None)
+    warnings = created.warnings + oldrequests.create_warnings(asked, request.version)
+    return JsonReply(replace(created, warnings=warnings), 201)
 
 
 async def inspect(request: Request, services: Services) -> Answer:

@@ -22,7 +22,7 @@ async def create(request: Request, services: Services) -> Answer:
 
 
 async def start(request: Request, services: Services) -> Answer:
-    config = await request.json(ExecStartConfig)
+    config = oldrequests.exec_start(await request.json(ExecStartConfig), request.version)
     options = ExecStartOptions(config.detach, config.tty, _console_size(config))
     session = await services.exec.start(request.params["id"], options)
     return hijack.answer(request, session) if session else Reply(200)

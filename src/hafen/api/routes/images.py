@@ -11,14 +11,17 @@ from hafen.api.routes.absent import missing
 from hafen.api.stream import JSON, TAR, begun, progress
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, NotImplemented
+from hafen.spec.filters import Filters
 from hafen.spec.wire.container import ContainerConfig
 
 
 async def list_all(request: Request, services: Services) -> Answer:
     query = request.query
-    found = await services.images.list(
-        all=query.flag("all"), filters=query.filters(), shared_size=query.flag("shared-size")
-    )
+    filters = query.filters()
+    if request.version < (1, 41) and query.text("filter"):  # a pattern of names, from before there were filters
+        filters = Filters({**filters.fields, "reference": (*filters.get("reference"), query.text("filter"))})
+    shared_size = request.version >= (1, 42) and query.flag("shared-size")
+    found = await services.images.list(all=query.flag("all"), filters=filters, shared_size=shared_size)
     return JsonReply(found)
 
 

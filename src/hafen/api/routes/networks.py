@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hafen.api import oldrequests
 from hafen.api.message import NO_CONTENT, Answer, JsonReply, Reply, Request
 from hafen.api.router import Route
 from hafen.engine.services import Services
@@ -23,7 +24,8 @@ async def inspect(request: Request, services: Services) -> Answer:
 
 
 async def create(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.networks.create(await request.json(NetworkCreateRequest)), 201)
+    config = oldrequests.network_create(await request.json(NetworkCreateRequest), request.version)
+    return JsonReply(await services.networks.create(config), 201)
 
 
 async def connect(request: Request, services: Services) -> Answer:

@@ -8,6 +8,7 @@ from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
 from hafen.api.router import Route
 from hafen.engine.services import Services
 from hafen.errors import Unavailable
+from hafen.spec.filters import Filters
 from hafen.spec.wire.volume import VolumeCreateRequest
 
 
@@ -33,7 +34,10 @@ async def remove(request: Request, services: Services) -> Answer:
 
 
 async def prune(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.volumes.prune(request.query.filters()))
+    filters = request.query.filters()
+    if request.version < (1, 42):  # those with a name, too
+        filters = Filters({**filters.fields, "all": ("true",)})
+    return JsonReply(await services.volumes.prune(filters))
 
 
 ROUTES: Final = (
