@@ -23,6 +23,7 @@ from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor
 
 ATTEMPTS = 5
+_SMALL = 8 << 20
 _LONGEST = 60.0  # seconds that a Retry-After is obeyed for
 _V1 = "application/vnd.docker.distribution.manifest.v1"
 _SCHEMA_1 = frozenset((f"{_V1}+json", f"{_V1}+prettyjws"))
@@ -117,10 +118,10 @@ class Repository:
             except msgspec.DecodeError as error:
                 raise Corrupt(f"{target.url}: no list of tags: {error}") from error
             found += page
-            following = _next(link)
-            if not following or not page:
+            query = following(link)
+            if not query or not page:
                 return found
-            path = f"tags/list?{following}"
+            path = f"tags/list?{query}"
         raise Corrupt(f"{self.url('tags/list')}: the list of tags has no end")
 
     async def _page(self, target: Target) -> tuple[bytes, str]:
@@ -128,6 +129,18 @@ class Repository:
             if response.status != 200:
                 raise await self._refused(response, target, "latest")
             return await read(response, MANIFEST_LIMIT), response.headers.get("Link", "")
+
+    async def small(self, descriptor: Descriptor) -> bytes:
+        """A configuration, verified; Corrupt where it is something else, or too large for one."""
+        if not 0 < descriptor.size <= _SMALL:
+            raise Corrupt(f"image configuration {descriptor.digest} has {descriptor.size} bytes")
+        data = b""
+        async with aclosing(self.blob(descriptor)) as pieces:
+            async for piece in pieces:
+                data += piece
+        if digests.of(data, digests.algorithm_of(Digest(descriptor.digest))) != descriptor.digest:
+            raise Corrupt(f"image config verification failed for digest {descriptor.digest}")
+        return data
 
     async def blob(self, descriptor: Descriptor, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """A blob from `offset`, resumed where the connection breaks; nothing is verified but its length."""
@@ -182,7 +195,7 @@ class _Tags(msgspec.Struct, frozen=True):
     tags: list[str] | None = None
 
 
-def _next(link: str) -> str:
+def following(link: str) -> str:
     """The query of the next page (RFC 8288)."""
     if 'rel="next"' not in link:
         return ""

@@ -40,7 +40,6 @@ from hafen.storage.partial import Partial
 if TYPE_CHECKING:  # its HTTP library is imported when it is used
     from hafen.distribution.repository import ManifestData, Repository
 
-_CONFIGURATION = 8 << 20
 _TICK = 0.1  # seconds between two messages of one layer
 _TRIES = 3  # of a layer that arrives damaged
 
@@ -200,7 +199,7 @@ class _ImagePull:
         if known is not None:
             _check_document(known.document, manifest)
             return known.document
-        data = await self._configuration(manifest.config)
+        data = await self._source.small(manifest.config)
         document = documents.read_image(data)
         _check_document(document, manifest)
         await asyncio.to_thread(self._store.content.put, data, identity)
@@ -213,17 +212,6 @@ class _ImagePull:
             parent = chain_id
         await self._layers(layers)
         return document
-
-    async def _configuration(self, descriptor: Descriptor) -> bytes:
-        if not 0 < descriptor.size <= _CONFIGURATION:
-            raise Corrupt(f"image configuration {descriptor.digest} has {descriptor.size} bytes")
-        data = b""
-        async with aclosing(self._source.blob(descriptor)) as pieces:
-            async for piece in pieces:
-                data += piece
-        if digests.of(data, digests.algorithm_of(Digest(descriptor.digest))) != descriptor.digest:
-            raise Corrupt(f"image config verification failed for digest {descriptor.digest}")
-        return data
 
     async def _layers(self, layers: list[_Layer]) -> None:
         missing = list(layers)

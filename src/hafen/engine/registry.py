@@ -19,16 +19,20 @@ from hafen.engine.imagestore import ImageStore
 from hafen.engine.pull import Puller
 from hafen.engine.push import Pusher
 from hafen.engine.transfers import Transfers
-from hafen.errors import InvalidArgument, NotFound, NotImplemented, System, Unavailable
+from hafen.errors import InvalidArgument, NotFound, System, Unavailable
+from hafen.spec import image as documents
 from hafen.spec import platform as platforms
 from hafen.spec import reference
 from hafen.spec.filters import Filters
 from hafen.spec.reference import Reference
-from hafen.spec.wire.image import Progress, SearchResult
+from hafen.spec.wire.image import Descriptor, Platform, Progress, SearchResult
 from hafen.spec.wire.system import AuthConfig, AuthResponse, DistributionInspect
 
 if TYPE_CHECKING:
     from hafen.distribution.repository import Repository
+
+_RESULTS, _MOST_RESULTS = 25, 100
+_SEARCH_FILTERS = frozenset(("is-automated", "is-official", "stars"))
 
 Operation = Callable[[Reporter[Progress]], Awaitable[None]]
 
@@ -96,10 +100,54 @@ class Registries:
         return AuthResponse(token, "Login Succeeded")
 
     async def inspect(self, name: str, auth: AuthConfig) -> DistributionInspect:
-        raise NotImplemented("asking a registry for a manifest is not implemented by this engine")
+        """What a name stands for in its registry, and the platforms it is for."""
+        wanted = reference.parse(name).with_default_tag()
+        with worded():
+            async with self._open(wanted, auth) as source:
+                found = await source.manifest(wanted.digest or wanted.tag or "")
+                descriptor = Descriptor(found.media_type, found.digest, len(found.data))
+                if found.media_type in documents.INDEXES:
+                    entries = documents.read_index(found.data).manifests
+                    return DistributionInspect(descriptor, [one.platform for one in entries if one.platform])
+                document = documents.read_image(await source.small(documents.read_manifest(found.data).config))
+        place = Platform(
+            architecture=document.architecture, os=document.os, os_version=document.os_version, variant=document.variant
+        )
+        return DistributionInspect(descriptor, [place])
 
     async def search(self, term: str, limit: int | None, filters: Filters, auth: AuthConfig) -> list[SearchResult]:
-        raise NotImplemented("searching a registry is not implemented by this engine")
+        """Repositories whose names have the term in them: Docker Hub's, or with `host/term` those of a registry."""
+        count = limit or _RESULTS
+        if not 1 <= count <= _MOST_RESULTS:
+            raise InvalidArgument(f"limit {count} is outside the range of [1, {_MOST_RESULTS}]")
+        filters.check(_SEARCH_FILTERS)
+        domain, path = _searched(term)
+        module = await asyncio.to_thread(import_module, "hafen.distribution.search")
+        with worded():
+            found: list[SearchResult] = await module.search(domain, path, count, credentials(auth), self.rules)
+        return [one for one in found if _matches(one, filters)]
+
+
+def _searched(term: str) -> tuple[str, str]:
+    """Registry and what to look for there; a first part without dot, colon or `localhost` is no registry."""
+    host, slash, rest = term.partition("/")
+    if slash and (host == "localhost" or "." in host or ":" in host):
+        if host in ("docker.io", "index.docker.io"):
+            host = reference.DEFAULT_DOMAIN
+        return host, rest
+    return reference.DEFAULT_DOMAIN, term
+
+
+def _matches(found: SearchResult, filters: Filters) -> bool:
+    try:
+        stars = max((int(text) for text in filters.get("stars")), default=0)
+    except ValueError:
+        raise InvalidArgument(f"invalid filter 'stars={filters.get('stars')[0]}'") from None
+    return (
+        found.star_count >= stars
+        and filters.flag("is-official", found.is_official) == found.is_official
+        and filters.flag("is-automated", found.is_automated) == found.is_automated
+    )
 
 
 async def _messages(operation: Operation) -> AsyncIterator[Progress]:

@@ -79,6 +79,8 @@ async def save(request: Request, services: Services) -> Answer:
 
 async def tag(request: Request, services: Services) -> Answer:
     query = request.query
+    if not query.text("repo"):
+        return Reply(200)  # Docker does nothing then
     await services.images.tag(request.params["name"], query.text("repo"), query.text("tag"))
     return Reply(201)
 
@@ -102,6 +104,17 @@ async def push(request: Request, services: Services) -> Answer:
     return StreamReply(await begun(progress(messages, request.version)), JSON)
 
 
+async def search(request: Request, services: Services) -> Answer:
+    query = request.query
+    auth = registryauth.lenient(request.headers)
+    return JsonReply(await services.registry.search(query.text("term"), query.integer("limit"), query.filters(), auth))
+
+
+async def distribution(request: Request, services: Services) -> Answer:
+    auth = registryauth.lenient(request.headers)
+    return JsonReply(await services.registry.inspect(request.params["name"], auth))
+
+
 async def commit(request: Request, services: Services) -> Answer:
     query = request.query
     pause = query.flag("pause", True)
@@ -121,7 +134,7 @@ async def commit(request: Request, services: Services) -> Answer:
 
 ROUTES: Final = (
     Route("GET", "/images/json", list_all),
-    Route("GET", "/images/search", missing("searching a registry")),
+    Route("GET", "/images/search", search),
     Route("GET", "/images/get", save),
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
@@ -135,5 +148,5 @@ ROUTES: Final = (
     Route("POST", "/images/{name:path}/tag", tag, finish=True),
     Route("POST", "/images/{name:path}/push", push),
     Route("DELETE", "/images/{name:path}", remove, finish=True),
-    Route("GET", "/distribution/{name:path}/json", missing("asking a registry for a manifest"), since=(1, 30)),
+    Route("GET", "/distribution/{name:path}/json", distribution, since=(1, 30)),
 )
