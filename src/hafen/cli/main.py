@@ -16,7 +16,7 @@ from hafen.errors import HafenError
 
 FLAG_ERROR = 125
 INTERRUPTED = 130
-_SERVERS = {"engine": "hafen.daemon.main", "registry serve": "hafen.registryd.main"}
+SERVERS = {"engine": "hafen.daemon.main", "registry serve": "hafen.registryd.main"}
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def dispatch(global_flags: Flags, words: list[str]) -> int:
     if not count:
         return _unknown(words)
     path, arguments = " ".join(words[:count]), words[count:]
-    if canonical in _SERVERS:
+    if canonical in SERVERS:
         return _serve(canonical, arguments)
     command = load(table[canonical])
     if canonical == "__complete":  # its arguments are somebody else's flags
@@ -149,7 +149,7 @@ def _help(words: list[str]) -> int:
     canonical, count = catalog.find(words, table)
     if not count:
         return _unknown(words)
-    if canonical in _SERVERS:
+    if canonical in SERVERS:
         return _serve(canonical, ["--help"])
     sys.stdout.write(usage.command_help(" ".join(words[:count]), canonical, load(table[canonical])))
     return 0
@@ -183,7 +183,7 @@ def _unknown(words: list[str]) -> int:
 def _serve(canonical: str, arguments: list[str]) -> int:
     """A server replaces this process: the command line never imports it."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-m", _SERVERS[canonical], *arguments])
+    os.execv(sys.executable, [sys.executable, "-I", "-m", SERVERS[canonical], *arguments])
 
 
 if __name__ == "__main__":

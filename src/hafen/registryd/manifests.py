@@ -20,7 +20,6 @@ from hafen.registryd.request import Parts, Request, page_size, parse_digest
 from hafen.registryd.rows import Stored
 from hafen.spec import digest as digests
 from hafen.spec import reference
-from hafen.spec.digest import Digest
 
 MAX_PAGE: Final = 1000
 _ALL_TAGS: Final = 1 << 30  # a listing of tags without `n` is whole
