@@ -11,6 +11,7 @@ from hafen.spec.wire.container import CreateRequest, UpdateRequest
 from hafen.spec.wire.exec import ExecConfig, ExecStartConfig
 from hafen.spec.wire.hostconfig import BindOptions, HostConfig, Mount
 from hafen.spec.wire.network import EndpointSettings, NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap
+from hafen.spec.wire.volume import VolumeCreateRequest
 
 
 def create(request: CreateRequest, version: Version) -> CreateRequest:
@@ -155,3 +156,8 @@ def exec_start(config: ExecStartConfig, version: Version) -> ExecStartConfig:
 def network_create(request: NetworkCreateRequest, version: Version) -> NetworkCreateRequest:
     """A network as a client of `version` means it."""
     return replace(request, enable_ipv4=None) if version < (1, 48) else request
+
+
+def volume_create(request: VolumeCreateRequest, version: Version) -> VolumeCreateRequest:
+    """A volume as a client of `version` means it."""
+    return replace(request, cluster_volume_spec=None) if version < (1, 42) else request

@@ -167,6 +167,15 @@ def _old_network_settings(item: Json) -> None:
         settings[name] = bridge.get(name, empty)
 
 
+def _own_names_as_aliases(item: Json) -> None:
+    """In networks of the user's the container's own names were among its aliases."""
+    own = (str(item.get("Id", ""))[:12], _object(item.get("Config")).get("Hostname"))
+    for network_name, endpoint in _object(_object(item.get("NetworkSettings")).get("Networks")).items():
+        if network_name not in ("bridge", "host", "none"):
+            given = cast(list[object], _object(endpoint).get("Aliases") or [])
+            _object(endpoint)["Aliases"] = list(dict.fromkeys(name for name in (*given, *own) if name))
+
+
 def _old_event(item: Json) -> None:
     """`status`, `id` and `from` of containers and images, from before events had actors."""
     actor = _object(item.get("Actor"))
@@ -258,6 +267,7 @@ CHANGES: Final[tuple[Change, ...]] = (
     Change((1, 48), image.ImageInspect, _absent("Descriptor")),
     Change((1, 48), image.ImageSummary, _absent("Descriptor")),
     Change((1, 46), container.ContainerSummary, _inside("HostConfig", _absent("Annotations"))),
+    Change((1, 45), container.ContainerInspect, _own_names_as_aliases),
     Change((1, 45), image.ImageInspect, _old_image_container),
     Change((1, 44), image.ImageInspect, _virtual_size),
     Change((1, 44), image.ImageInspect, _defaults({"Created": "0001-01-01T00:00:00Z"})),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from hafen.engine.events import Events
-from hafen.errors import Conflict, InvalidArgument, NotFound, NotImplemented
+from hafen.errors import NOT_A_MANAGER, Conflict, InvalidArgument, NotFound, NotImplemented, Unavailable
 from hafen.spec import names, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.volume import Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeUsage
@@ -119,7 +119,7 @@ class Volumes:
 
     async def create(self, request: VolumeCreateRequest) -> Volume:
         if request.cluster_volume_spec is not None:
-            raise NotImplemented("cluster volumes need Swarm, which is not implemented yet")
+            raise Unavailable(NOT_A_MANAGER)  # such volumes are Swarm's
         with self._database.transaction(durable=True):
             record, _ = self.ensure(request.name, request.driver, request.labels, request.driver_opts)
         return self.show(record)

@@ -8,7 +8,7 @@ import pytest
 
 from hafen.api import oldrequests, versions
 from hafen.errors import InvalidArgument
-from hafen.spec.wire.container import ContainerInspect, ContainerSummary, CreateRequest
+from hafen.spec.wire.container import ContainerConfig, ContainerInspect, ContainerSummary, CreateRequest
 from hafen.spec.wire.event import Event, EventActor
 from hafen.spec.wire.exec import ExecStartConfig
 from hafen.spec.wire.hostconfig import BindOptions, HostConfig, Mount, TmpfsOptions, VolumeOptions
@@ -21,6 +21,7 @@ from hafen.spec.wire.network import (
     PortBinding,
 )
 from hafen.spec.wire.system import ContainerUsage, DiskUsage, ImageUsage, SystemInfo
+from hafen.spec.wire.volume import VolumeCreateRequest
 
 
 def answer(value: object, minor: int) -> Any:
@@ -211,3 +212,17 @@ def test_exec_and_network_fields_of_their_version() -> None:
     assert [oldrequests.exec_start(start, (1, minor)).console_size for minor in (41, 42)] == [None, [1, 2]]
     network = NetworkCreateRequest(name="n", enable_ipv4=False)
     assert [oldrequests.network_create(network, (1, minor)).enable_ipv4 for minor in (47, 48)] == [None, False]
+    volume = VolumeCreateRequest(cluster_volume_spec={})
+    assert [oldrequests.volume_create(volume, (1, minor)).cluster_volume_spec for minor in (41, 42)] == [None, {}]
+
+
+def test_own_names_were_aliases() -> None:
+    networks = {"bridge": EndpointSettings(), "n": EndpointSettings(aliases=["al", "hh"]), "m": EndpointSettings()}
+    inspect = ContainerInspect(
+        id="0123456789abcdef",
+        config=ContainerConfig(hostname="hh"),
+        network_settings=NetworkSettings(networks=networks),
+    )
+    old, new = (answer(inspect, minor)["NetworkSettings"]["Networks"] for minor in (44, 45))
+    assert [old[name]["Aliases"] for name in networks] == [None, ["al", "hh", "0123456789ab"], ["0123456789ab", "hh"]]
+    assert [new[name]["Aliases"] for name in networks] == [None, ["al", "hh"], None]

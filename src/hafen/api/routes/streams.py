@@ -25,6 +25,8 @@ async def attach_websocket(request: Request, services: Services) -> Answer:
     from hafen.api import websocket  # few clients ask for it
 
     options = replace(_attach_options(request), multiplexed=False)
+    if request.version < (1, 42):  # a WebSocket was always one of all the streams
+        options = replace(options, stdin=True, stdout=True, stderr=True)
     session = await services.attach.attach(request.params["id"], options)
     try:
         return websocket.answer(request, session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hafen.api import oldrequests
 from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
 from hafen.api.router import Route
 from hafen.engine.services import Services
@@ -21,7 +22,8 @@ async def inspect(request: Request, services: Services) -> Answer:
 
 
 async def create(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.volumes.create(await request.json(VolumeCreateRequest)), 201)
+    config = oldrequests.volume_create(await request.json(VolumeCreateRequest), request.version)
+    return JsonReply(await services.volumes.create(config), 201)
 
 
 async def update(request: Request, services: Services) -> Answer:
