@@ -94,10 +94,10 @@ async def test_a_detached_exec_is_answered_and_the_connection_kept() -> None:
             assert (got.status, got.body) == (200, b"")
 
 
-async def test_errors_before_the_hijack_are_plain_answers() -> None:
+async def test_errors_before_the_hijack_are_plain_text() -> None:
     async with serving(fake(attach=Attaching(FakeSession()))) as path:
         got = await ask(path, "POST", "/containers/none/attach", **UPGRADE)
-        assert (got.status, got.message) == (404, "No such container: none")
+        assert (got.status, got.body) == (404, b"No such container: none\r\n")
 
 
 async def test_a_broken_body_before_the_hijack_is_refused() -> None:

@@ -35,6 +35,32 @@ async def test_ping_has_the_headers_that_clients_negotiate_by() -> None:
         assert (head.status, head.headers["content-length"]) == (200, "0")
 
 
+@pytest.mark.parametrize(
+    ("target", "moved"),
+    [
+        ("/v1.45/containers//json?all=1", "/v1.45/containers/json?all=1"),
+        ("/containers/%2Fa/json", "/containers/a/json"),
+        ("//_ping", "/_ping"),
+        ("/containers/../_ping", "/_ping"),
+        ("/containers/a%20b/%2e/json/", "/containers/a%20b/json/"),
+        ("/..", "/"),
+        ("//a%0d%0ab", "/a%0D%0Ab"),
+    ],
+)
+async def test_a_path_that_is_not_clean_is_redirected(target: str, moved: str) -> None:
+    async with serving(fake()) as path:
+        got = await ask(path, "GET", target)
+        assert (got.status, got.headers["location"], got.body) == (301, moved, b"")
+
+
+async def test_options_of_every_path_are_an_empty_answer() -> None:
+    async with serving(fake()) as path:
+        for target in ("/v1.45/version", "/nosuch"):
+            got = await ask(path, "OPTIONS", target)
+            assert (got.status, got.body) == (200, b"")
+        assert (await ask(path, "OPTIONS", "/v1.99/version")).status == 400
+
+
 async def test_one_connection_serves_many_requests_in_order_also_pipelined() -> None:
     async with serving(fake(listing=Listing())) as path, client(path) as one:
         for _ in range(3):

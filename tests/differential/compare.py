@@ -1,9 +1,9 @@
 """Lists how one engine's answer differs from another's, less what is accepted."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tests.differential.play import Answer, Json
@@ -13,7 +13,10 @@ ACCEPTED = Path(__file__).with_name("accepted.toml")
 
 @dataclass(frozen=True)
 class Accepted:
-    """Differences that may be: patterns (`*`) of the request and of the difference, and why. `sometimes`: by chance."""
+    """Differences that may be: the request (`Request.text`) and the difference, where `*` is any text, and why.
+
+    `sometimes`: by chance.
+    """
 
     request: str
     difference: str
@@ -21,7 +24,11 @@ class Accepted:
     sometimes: bool = False
 
     def allows(self, request: str, difference: str) -> bool:
-        return fnmatchcase(request, self.request) and fnmatchcase(difference, self.difference)
+        return _matches(self.request, request) and _matches(self.difference, difference)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
 def accepted() -> list[Accepted]:

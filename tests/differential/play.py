@@ -51,6 +51,11 @@ class Request:
     def title(self) -> str:
         return f"{self.method}@{self.version} {self.target}"
 
+    @property
+    def text(self) -> str:
+        """The title, and the body or its name."""
+        return f"{self.title} {self.body or self.named_body}".strip()
+
 
 def parse(text: str) -> list[Request]:
     """The requests of a scenario, those for several versions repeated."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import posixpath
 from collections.abc import Callable, Coroutine
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from hafen.api import errors, response, versions
 from hafen.api.message import Body, Head, HijackReply, JsonReply, Reply, Request
@@ -34,6 +35,9 @@ class Api:
     async def __call__(
         self, head: Head, body: Body, own: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
     ) -> Answer:
+        moved = redirect(head.target)
+        if moved:
+            return Reply(301, headers=(("Location", moved),))
         try:
             route, request = self._route(head, body)
         except HafenError as error:
@@ -54,9 +58,10 @@ class Api:
 
     def _route(self, head: Head, body: Body) -> tuple[Route, Request]:
         path, _, query = head.target.partition("?")
-        version, path = versions.split(unquote(path))
+        asked, path = versions.split(unquote(path))
+        version = versions.parse(asked)
         route, params = self._router.find(head.method, path, version)
-        versions.check(version)
+        versions.check(asked)
         return route, Request(head.method, path, version, params, Query(query), head.headers, body)
 
     async def _answer(self, route: Route, request: Request) -> Answer:
@@ -76,6 +81,17 @@ class Api:
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             _log.exception("%s %s failed", request.method, request.path)
             return Reply(500, errors.body(f"{type(error).__name__}: {error}"), JSON)
+
+
+def redirect(target: str) -> str:
+    """Where Docker's router sends a client whose path is not in its shortest form; empty where it is."""
+    path, mark, query = target.partition("?")
+    if "//" not in (path := unquote(path)) and "/." not in path:
+        return ""
+    clean = "/" + posixpath.normpath(path).lstrip("/")
+    if path.endswith("/") and clean != "/":
+        clean += "/"
+    return "" if clean == path else quote(clean) + mark + query
 
 
 def failure(error: HafenError) -> Reply:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from hafen.api.message import Answer, Request
+from hafen.api.message import Answer, Reply, Request
 from hafen.api.versions import OLDEST, Version
 from hafen.engine.services import Services
 from hafen.errors import NotFound
@@ -26,6 +26,13 @@ class Route:
     handler: Handler
     since: Version = OLDEST
     finish: bool = False
+
+
+async def _nothing(request: Request, services: Services) -> Answer:
+    return Reply(200)
+
+
+_OPTIONS = Route("OPTIONS", "", _nothing)  # every path has them, in Docker too
 
 
 class Router:
@@ -52,6 +59,8 @@ class Router:
             found = pattern.fullmatch(path)
             if found and version >= candidate.since:
                 return candidate, found.groupdict()
+        if method == "OPTIONS":
+            return _OPTIONS, {}
         raise NotFound("page not found")
 
 

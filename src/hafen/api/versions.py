@@ -23,34 +23,35 @@ Json = dict[str, object]
 NEWEST: Final[Version] = (1, 55)
 OLDEST: Final[Version] = (1, 24)
 
-_PREFIX = re.compile(r"/v([0-9]+)\.([0-9]+)(?=/)")
-_ODD_PREFIX = re.compile(r"/v([0-9.]+)(?=/)")
+_PREFIX = re.compile(r"/v([0-9.]+)(?=/)")
 
 
 def text(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def split(path: str) -> tuple[Version, str]:
-    """The version a path asks for (the newest where it names none) and the rest. Not yet checked."""
+def split(path: str) -> tuple[str, str]:
+    """The version a path asks for, as it is written (empty where it names none), and the rest. Not yet checked."""
     found = _PREFIX.match(path)
-    if found:
-        return (int(found[1]), int(found[2])), path[found.end() :]
-    odd = _ODD_PREFIX.match(path)
-    if odd:
-        raise InvalidArgument(f"invalid API version: {odd[1]}")
-    return NEWEST, path
+    return (found[1], path[found.end() :]) if found else ("", path)
 
 
-def check(version: Version) -> None:
+def parse(asked: str) -> Version:
+    """The first two numbers, 0 for those that are missing (moby: versions.compare); the newest where none is asked."""
+    if not asked:
+        return NEWEST
+    major, minor = ([int(part[:9] or "0") for part in asked.split(".")] + [0])[:2]
+    return major, minor
+
+
+def check(asked: str) -> None:
     """InvalidArgument, in the words clients look for, where the version is not spoken here."""
-    if version > NEWEST:
-        raise InvalidArgument(
-            f"client version {text(version)} is too new. Maximum supported API version is {text(NEWEST)}"
-        )
+    version = parse(asked)
+    if version > NEWEST or (version == NEWEST and asked.split(".")[2:] > ["0"]):
+        raise InvalidArgument(f"client version {asked} is too new. Maximum supported API version is {text(NEWEST)}")
     if version < OLDEST:
         raise InvalidArgument(
-            f"client version {text(version)} is too old. Minimum supported API version is {text(OLDEST)}, "
+            f"client version {asked} is too old. Minimum supported API version is {text(OLDEST)}, "
             "please upgrade your client to a newer version"
         )
 
@@ -239,6 +240,15 @@ def _expected_commits(item: Json) -> None:
         commit["Expected"] = commit.get("ID", "")
 
 
+def _names_among_aliases(item: Json) -> None:
+    """Before 1.45 the short id and the hostname were aliases too, in networks that have names."""
+    names = [str(item.get("Id", ""))[:12], str(_object(item.get("Config")).get("Hostname", ""))]
+    networks = _object(_object(item.get("NetworkSettings")).get("Networks"))
+    for name in networks.keys() - {"bridge", "host", "none"}:
+        endpoint = _object(networks[name])
+        endpoint["Aliases"] = list(dict.fromkeys([*cast(list[str], endpoint.get("Aliases") or []), *names]))
+
+
 CHANGES: Final[tuple[Change, ...]] = (
     Change((1, 53), system.DiskUsage, _old_disk_usage),
     Change((1, 52), system.DiskUsage, _absent("ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage")),
@@ -266,6 +276,7 @@ CHANGES: Final[tuple[Change, ...]] = (
     Change((1, 48), container.ContainerSummary, _endpoints(_absent("GwPriority"))),
     Change((1, 48), image.ImageInspect, _absent("Descriptor")),
     Change((1, 48), image.ImageSummary, _absent("Descriptor")),
+    Change((1, 45), container.ContainerInspect, _names_among_aliases),
     Change((1, 46), container.ContainerSummary, _inside("HostConfig", _absent("Annotations"))),
     Change((1, 45), container.ContainerInspect, _own_names_as_aliases),
     Change((1, 45), image.ImageInspect, _old_image_container),

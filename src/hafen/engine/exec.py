@@ -20,7 +20,7 @@ from hafen.engine.hostfacts import HostFacts
 from hafen.engine.records import Container, Containers, Exec
 from hafen.engine.scope import Scope
 from hafen.engine.services import ExecStartOptions, Session
-from hafen.engine.shimlink import AttachClient, ExecHandle, Shim
+from hafen.engine.shimlink import AttachClient, ExecHandle, Exit, Shim
 from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, StartFailed, System
 from hafen.spec import runtime_config, stdcopy
 from hafen.spec.lifecycle import State, not_running
@@ -55,11 +55,12 @@ class Execs:
             try:
                 detach_keys(config.detach_keys)
             except InvalidArgument:
-                raise InvalidArgument(f"Invalid escape keys ({config.detach_keys}) provided") from None
+                raise System(f"Invalid escape keys ({config.detach_keys}) provided") from None
         links.check(self._containers, container.record)
         self._forget_ended(container)
         one = Exec(new_id(), container, config)
         self._rows.insert(one)
+        self._await_start(one, container.running_shim())
         return self._add(one).id
 
     def probe(self, container: Container, command: list[str]) -> Exec:
@@ -71,6 +72,15 @@ class Execs:
         self._tell(one, _told("exec_create", one.config))
         return one
 
+    def _await_start(self, one: Exec, shim: Shim) -> None:
+        """An exec that was not started when its container ends is forgotten, as by Docker."""
+
+        def ended(_: asyncio.Future[Exit]) -> None:
+            if not one.started and one.id in self._containers.execs:
+                self._rows.forget([one])
+
+        shim.exited.add_done_callback(ended)
+
     async def adopt(self, container: Container, shim: Shim) -> None:
         """Take up what an earlier engine began in a running container; a probe whose result nobody takes is killed."""
 
@@ -80,6 +90,9 @@ class Execs:
         shim.on_exec = made
         for exec_id in (*shim.execs, *shim.exec_exits):
             await self._adopt(container, shim, exec_id)
+        for one in container.execs.values():
+            if not one.started:
+                self._await_start(one, shim)
 
     async def _adopt(self, container: Container, shim: Shim, exec_id: str) -> None:
         one = container.execs.get(exec_id)
@@ -105,13 +118,13 @@ class Execs:
 
     async def start(self, exec_id: str, options: ExecStartOptions) -> Session | None:
         one = self._find(exec_id)
-        if one.started:
-            raise Conflict(
-                f"Error: Exec command {exec_id} is already running"
-                if one.running
-                else f"Error: Exec command {exec_id} has already run"
-            )
         self._check(one.container, one.container.id)
+        if one.started:
+            how = "is already running" if one.running else "has already run"
+            refused = Conflict(f"Error: Exec command {exec_id} {how}")
+            if options.detach:
+                raise refused
+            return ExecSession(self, one, options, refused)
         one.started = True
         if not options.detach:
             return ExecSession(self, one, options)
@@ -175,6 +188,8 @@ class Execs:
                 raise StartFailed(
                     f"OCI runtime exec failed: exec failed: {error.message}: unknown", error.exit_code
                 ) from error
+            if isinstance(error, InvalidArgument):  # a user that is not there is no mistake of the client to Docker
+                raise System(error.message) from error
             raise
         self._watch(one, handle)
         return handle
@@ -248,12 +263,13 @@ class Execs:
 
 
 class ExecSession:
-    """The client of an exec that was started attached; its process starts with `run`."""
+    """The client of an exec that was started attached; its process starts with `run`, unless it is refused there."""
 
-    def __init__(self, owner: Execs, one: Exec, options: ExecStartOptions) -> None:
+    def __init__(self, owner: Execs, one: Exec, options: ExecStartOptions, refused: HafenError | None = None) -> None:
         self._owner = owner
         self._one = one
         self._options = options
+        self._refused = refused
 
     @property
     def tty(self) -> bool:
@@ -261,6 +277,10 @@ class ExecSession:
         return self._options.tty
 
     async def run(self, sock: socket.socket, prefix: bytes = b"") -> None:
+        if self._refused:
+            with sock:
+                await self._explain(sock, self._refused)
+            return
         config = self._one.config
         client = AttachClient(
             sock=sock,
@@ -294,7 +314,8 @@ class ExecSession:
             pass  # it went away
 
     def abandon(self) -> None:
-        self._owner.abandon(self._one)
+        if not self._refused:
+            self._owner.abandon(self._one)
 
 
 def _size(config: ExecConfig) -> tuple[int, int] | None:

@@ -158,42 +158,39 @@ def check_connect(host_config: HostConfig, joined: Iterable[str], network: str) 
 
 def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
     """Whether this network can give what is asked; InvalidArgument with Docker's texts."""
-    problems: list[str] = []
     asked = settings.ipam_config or EndpointIpamConfig()
+    addresses = tuple(filter(None, (asked.ipv4_address, asked.ipv6_address)))
+    problems: list[str] = []
     if network.predefined and settings.aliases:
         raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+    if network.predefined and addresses:
+        problems.append("user specified IP address is supported on user defined networks only")
     for text, family in ((asked.ipv4_address, 4), (asked.ipv6_address, 6)):
-        if not text:
-            continue
-        try:
-            address = parse_address(text)
-        except InvalidArgument:
+        if text and not _is_address(text, family):
             problems.append(f"invalid IPv{family} address: {text}")
-            continue
-        if network.predefined:
-            problems.append("user specified IP address is supported on user defined networks only")
-        if not network.user_subnet:
-            problems.append(
-                "user specified IP address is supported only when connecting to networks with user configured subnets"
-            )
-        elif not network.predefined and not any(address in subnet for subnet in subnets(network)):
-            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
     for text in asked.link_local_ips:
         if not _is_address(text):
             problems.append(f"invalid link-local IP address: {text}")
+    for text in addresses:
+        if not (network.user_subnet or network.name == "bridge"):  # Docker counts its default one as the user's
+            problems.append(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+        elif not (_is_address(text) and any(parse_address(text) in subnet for subnet in subnets(network))):
+            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
     if settings.mac_address and not _is_mac(settings.mac_address):
-        raise InvalidArgument(f"invalid config for network {network.name}: invalid MAC address {settings.mac_address}")
+        raise InvalidArgument(f"invalid MAC address {settings.mac_address}")
     if problems:
         listed = "\n".join(f"* {problem}" for problem in problems) if len(problems) > 1 else problems[0]
-        raise InvalidArgument(f"invalid config for network {network.name}: invalid endpoint settings:\n{listed}")
+        raise InvalidArgument(f"invalid endpoint settings:\n{listed}")
 
 
-def _is_address(text: str) -> bool:
+def _is_address(text: str, family: int | None = None) -> bool:
     try:
-        parse_address(text)
+        address = parse_address(text)
     except InvalidArgument:
         return False
-    return True
+    return family in (None, address.version)
 
 
 def _is_mac(text: str) -> bool:

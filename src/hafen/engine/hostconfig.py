@@ -21,6 +21,7 @@ from hafen.spec.wire.hostconfig import HostConfig, Resources, RestartPolicy
 
 _MEGABYTE = 1024 * 1024
 _SMALLEST_MEMORY = 6 * _MEGABYTE
+_MOST_CPUS = 8192  # moby: pkg/parsers
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 _ULIMITS = frozenset(
     (
@@ -64,14 +65,21 @@ def check_config(config: ContainerConfig) -> None:
             raise InvalidArgument("Retries in Healthcheck cannot be negative")
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text[:6]) < 65536
+
+
 def check_host_config(wanted: HostConfig, config: ContainerConfig, host: HostFacts, runtimes: Collection[str]) -> None:
     """The host's half of a create request; InvalidArgument with Docker's text for the first thing wrong."""
     check_restart_policy(wanted.restart_policy, wanted.auto_remove)
     for text in wanted.extra_hosts or ():
         check_extra_host(text)
+    for name in wanted.port_bindings or {}:
+        if not all(_is_port(part) for part in name.partition("/")[0].split("-")):
+            raise InvalidArgument(f'invalid port specification: "{name}"')
     for name in (*(wanted.port_bindings or {}), *config.exposed_ports):
         for binding in (wanted.port_bindings or {}).get(name) or ():
-            if binding.host_port and not all(part.isdecimal() for part in binding.host_port.split("-")):
+            if binding.host_port and not all(_is_port(part) for part in binding.host_port.split("-")):
                 raise InvalidArgument(f'invalid port specification: "{binding.host_port}"')
     if wanted.isolation not in ("", "default"):
         raise System(f"Invalid isolation: {wanted.isolation!r} - linux only supports 'default'".replace("'", '"', 2))
@@ -206,7 +214,12 @@ def _check_cpu(wanted: Resources, host: HostFacts) -> None:
         (wanted.cpuset_cpus, host.cpus, "cpuset cpus", "CPUs"),
         (wanted.cpuset_mems, host.memory_nodes, "cpuset mems", "memory nodes"),
     ):
-        if text and not units.parse_cpu_set(text, what) <= available:
+        asked = units.parse_cpu_set(text, what) if text else frozenset[int]()
+        if max(asked, default=0) > _MOST_CPUS:
+            raise InvalidArgument(
+                f"Invalid value {text} for {what}: value of out range, maximum is {_MOST_CPUS}"  # Docker's spelling
+            )
+        if not asked <= available:
             raise InvalidArgument(
                 f"Requested {shown} are not available - requested {text}, available: {units.format_cpu_set(available)}"
             )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageremove, imagesave
 from hafen.engine.imageremove import ImageUser, Users
 from hafen.engine.imagestore import Image, ImageStore
+from hafen.engine.inspect import shown_driver
 from hafen.errors import NotImplemented, System
 from hafen.spec import reference, units
 from hafen.spec.filters import NO_FILTERS, Filters
@@ -87,12 +88,12 @@ class Images:
         snapshots = self.store.snapshots
         # Clients show this and compare its name; the data is for people who look around.
         if image.snapshot is None or not snapshots.has(image.snapshot):
-            return wire.GraphDriver(data=None, name=snapshots.name)
+            return wire.GraphDriver(data=None, name=shown_driver(snapshots.name))
         own, *below = snapshots.layer_directories(image.snapshot)
         data = {"UpperDir": own}
         if below:
             data["LowerDir"] = ":".join(below)
-        return wire.GraphDriver(data=data, name=snapshots.name)
+        return wire.GraphDriver(data=data, name=shown_driver(snapshots.name))
 
     async def history(self, ref: str) -> History:
         return imagelist.history(self.store, self.resolve(ref))

@@ -20,7 +20,7 @@ import msgspec
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
-from hafen.errors import Conflict, InvalidArgument
+from hafen.errors import Conflict, InvalidArgument, NotFound
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec import reference
@@ -72,7 +72,10 @@ def _select(store: ImageStore, refs: Sequence[str]) -> list[_Selection]:
     """Images with their names, as `docker save` takes them: a bare repository stands for all its tags."""
     found: dict[str, _Selection] = {}
     for ref in refs:
-        image = store.find(ref)
+        try:
+            image = store.find(ref)
+        except NotFound:
+            raise NotFound(f"No such image: {ref}") from None  # without the default tag, as Docker here
         if image.of_this_machine:
             raise Conflict(
                 f"cannot save {ref}: it consists of this machine's own root file system ('host'); make a container "

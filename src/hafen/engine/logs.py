@@ -16,7 +16,7 @@ from hafen.engine.logconfig import OWN_DRIVER
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
 from hafen.engine.shimlink import Exit
-from hafen.errors import InvalidArgument, NotImplemented
+from hafen.errors import NotImplemented, System
 from hafen.kernel import inotify
 from hafen.logs.driver import Entry, LogDriver, LogFile, LogReader, choose
 from hafen.logs.timestamp import format_fixed
@@ -97,7 +97,7 @@ class Logs:
         NotFound for the container, InvalidArgument for a time, NotImplemented where its driver cannot be read.
         """
         container = self.containers.find(ref)
-        begin, end = parse_time("since", since), parse_time("until", until)
+        begin, end = parse_time(since), parse_time(until)
         selection = Selection(stdout, stderr, begin, end, parse_tail(tail), timestamps, follow, details)
         reader = self._reader(container)
         ended = container.shim.exited if container.shim is not None else None
@@ -287,7 +287,7 @@ def _multiplexed(pieces: list[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def parse_time(name: str, text: str | None) -> int | None:
+def parse_time(text: str | None) -> int | None:
     """Docker's `seconds[.fraction]`; None for nothing and for 0."""
     if not text:
         return None
@@ -295,9 +295,7 @@ def parse_time(name: str, text: str | None) -> int | None:
     try:
         at = int(seconds) * _SECOND + (int(fraction.ljust(9, "0")[:9]) if fraction else 0)
     except ValueError:
-        raise InvalidArgument(
-            f'invalid value for "{name}": failed to parse value as time or duration: "{text}"'
-        ) from None
+        raise System(f'strconv.ParseInt: parsing "{seconds}": invalid syntax') from None
     return at or None
 
 

@@ -33,6 +33,8 @@ def plan(
     _check_driver(driver)
     if request.config_only or (request.config_from is not None and request.config_from.network):
         raise NotImplemented("configuration-only networks are not implemented yet")
+    if request.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
     if request.ingress or request.scope not in ("", "local"):
         raise NotImplemented("swarm-scoped networks are not implemented yet")
     options = request.options or {}
@@ -72,10 +74,10 @@ def plan(
 
 def _check_name(name: str, known: Iterable[NetworkRecord]) -> None:
     if not name.strip():
-        raise InvalidArgument("invalid name: name is empty")
-    if name in PREDEFINED:
+        raise InvalidArgument(f"invalid name: {name}")
+    if name in PREDEFINED or name == "default":
         raise Forbidden(f"operation is not permitted on predefined {name} network ")  # Docker's space
-    if name == "default" or "/" in name:
+    if "/" in name:
         raise InvalidArgument(f"invalid network name: {name}")
     if any(record.name == name for record in known):
         raise Conflict(f"network with name {name} already exists")

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import msgspec
 
-from hafen.errors import InvalidArgument, NotFound
+from hafen.errors import InvalidArgument, NotFound, System
 from hafen.network.driver import Endpoint, Network, Subnet
 from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address
 from hafen.spec.filters import Filters
@@ -133,10 +133,16 @@ def matches(record: NetworkRecord, filters: Filters, connected: bool) -> bool:
     """Whether a listing that filters so shows the network."""
     for wanted in filters.get("type"):
         if wanted not in ("builtin", "custom"):
-            raise InvalidArgument(f"invalid filter: 'type'='{wanted}'")
+            raise System(f"invalid filter: 'type'='{wanted}'")
     dangling = record.user_defined and not connected
+    try:
+        wanted_dangling = filters.flag("dangling", dangling)
+    except InvalidArgument:
+        raise InvalidArgument(
+            'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")'
+        ) from None
     return (
-        ("dangling" not in filters or filters.flag("dangling", False) == dangling)
+        wanted_dangling == dangling
         and filters.matches_any("driver", record.driver)
         and filters.matches_any("scope", "local")
         and filters.matches_any("type", "custom" if record.user_defined else "builtin")

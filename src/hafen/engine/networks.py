@@ -196,8 +196,10 @@ class Networks:
             if netrecords.matches(record, filters, bool(self._endpoints.within(record.id)))
         ]
 
-    async def inspect(self, ref: str) -> NetworkInspect:
+    async def inspect(self, ref: str, scope: str = "") -> NetworkInspect:
         record = self._records.find(ref)
+        if scope not in ("", "local"):
+            raise NotFound(f"network {ref} not found")
         return netrecords.as_inspect(record, self._endpoints.within(record.id))
 
     async def create(self, request: NetworkCreateRequest) -> NetworkCreateResponse:
@@ -233,10 +235,15 @@ class Networks:
             guests.check_connect(container.record.host_config, before, record.name)
             settings = guests.only_requested(request.endpoint_config or EndpointSettings())
             guests.check_endpoint(record, settings)
-            if container.alive and record.name in before:
+            if record.name in before:
+                if not container.alive:
+                    return  # what was asked for first counts
                 raise Forbidden(f"endpoint with name {container.name} already exists in network {record.name}")
             guest = members.asks(container, {**before, record.name: settings})
             if not container.alive:
+                names = guests.dns_names(guest, settings) if record.user_defined else None
+                shown = msgspec.structs.replace(settings, dns_names=names)
+                members.asks(container, {**before, record.name: shown})
                 return
             try:
                 await self._plug_in(container, guest, record, settings)
@@ -247,7 +254,12 @@ class Networks:
     async def disconnect(self, ref: str, request: NetworkDisconnectRequest) -> None:
         """Disconnect a container, which may run. Another network that leads out takes over the default route."""
         members, record = self._members, self._records.find(ref)
-        container = members.find(request.container)
+        try:
+            container = members.find(request.container)
+        except NotFound:
+            if request.force:  # Docker then looks for an endpoint that nobody's container is left of
+                raise NotFound(f"endpoint {request.container} not found") from None
+            raise
         async with container.lock:
             if record.name == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
@@ -302,7 +314,10 @@ class Networks:
                 record = self._records.find(name)
             except NotFound:
                 continue
-            guests.check_endpoint(record, settings)
+            try:
+                guests.check_endpoint(record, settings)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"invalid config for network {name}: {error.message}") from error
         return wanted
 
     async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:

@@ -60,14 +60,17 @@ class Remover:
         container = self._containers.find(ref)
         if container.status.state is State.REMOVING:
             raise Conflict(f"removal of container {container.name} is already in progress")
-        if force and (container.alive or container.status.state is State.RESTARTING):
-            await self._kill(container)
-        elif container.alive or container.status.state is State.RESTARTING:
-            raise lifecycle.refusal(container.status.state, Action.REMOVE, container.id, container.name)
-        async with container.lock:
-            if self._containers.lookup(container.id) is not container:
-                return  # removed meanwhile, by itself or by another client
-            await self.forget(container, volumes=volumes)
+        while True:
+            if _in_use(container):
+                if not force:
+                    raise lifecycle.refusal(container.status.state, Action.REMOVE, container.id, container.name)
+                await self._kill(container)
+            async with container.lock:
+                if self._containers.lookup(container.id) is not container:
+                    return  # removed meanwhile, by itself or by another client
+                if not _in_use(container):  # else a start or the second half of a restart came first
+                    await self.forget(container, volumes=volumes)
+                    return
 
     async def _kill(self, container: Container) -> None:
         """SIGKILL, and wait until the exit is recorded."""
@@ -148,3 +151,7 @@ class Remover:
             reclaimed += usage.bytes
         self._events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return PruneResponse(containers_deleted=deleted or None, space_reclaimed=reclaimed)
+
+
+def _in_use(container: Container) -> bool:
+    return container.alive or container.status.state is State.RESTARTING

@@ -161,7 +161,13 @@ class Volumes:
 
     async def prune(self, filters: Filters = NO_FILTERS) -> VolumePruneResponse:
         filters.check(_PRUNE_FILTERS)
-        every = filters.flag("all", False)
+        try:
+            every = filters.flag("all", False)
+        except InvalidArgument:
+            value = filters.get("all")[0]
+            raise InvalidArgument(
+                f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax"
+            ) from None
         deleted, reclaimed = [], 0
         for record in list(self._records.values()):
             if self._users(record.name) or not (every or record.anonymous):

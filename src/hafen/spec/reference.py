@@ -6,7 +6,7 @@ Grammar and texts of github.com/distribution/reference, which every Docker clien
 import re
 from dataclasses import dataclass, replace
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, System
 from hafen.spec import digest as digests
 
 DEFAULT_DOMAIN = "docker.io"
@@ -134,7 +134,7 @@ def parse_repository(text: str, tag: str = "") -> Reference:
 
 def matches(pattern: str, candidate: Reference) -> bool:
     """Docker's `reference` filter: a shell pattern against the short name, with or without its tag, where `*` does
-    not cross a slash (Go's path.Match)."""
+    not cross a slash (Go's path.Match); System where the pattern is none, as in Docker."""
     expression = _glob(pattern)
     return any(
         expression.fullmatch(name)
@@ -159,9 +159,11 @@ def _glob(pattern: str) -> "re.Pattern[str]":
             body = pattern[index:end].replace("\\", "\\\\")
             out.append(f"[{body}]")
             index = end + 1
+        elif char == "[":
+            raise System("syntax error in pattern")
         else:
             out.append(re.escape(char))
     try:
         return re.compile("".join(out))
     except re.error as error:
-        raise InvalidArgument("syntax error in pattern") from error
+        raise System("syntax error in pattern") from error

@@ -16,11 +16,12 @@ Difference = tuple[str, str]  # the request, and what is different
 @pytest.fixture(scope="module")
 def found(engine: EngineProcess) -> Iterator[list[Difference]]:
     recorded: list[Answer] = json.loads(ANSWERS.read_text())
-    ours = list(play(parse(SCENARIO.read_text()), str(engine.socket)))
+    requests = parse(SCENARIO.read_text())
+    ours = list(play(requests, str(engine.socket)))
     assert [answer["request"] for answer in ours] == [answer["request"] for answer in recorded], "record again"
     yield [
-        (str(theirs["request"]), difference)
-        for answer, theirs in zip(ours, recorded, strict=True)
+        (request.text, difference)
+        for request, answer, theirs in zip(requests, ours, recorded, strict=True)
         for difference in differences(answer, theirs)
     ]
     clean(str(engine.socket))

@@ -30,27 +30,39 @@ def answer(value: object, minor: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("path", "version", "rest"),
+    ("path", "asked", "rest"),
     [
-        ("/v1.45/info", (1, 45), "/info"),
-        ("/info", versions.NEWEST, "/info"),
-        ("/v1.45", versions.NEWEST, "/v1.45"),
-        ("/volumes/v1.2", versions.NEWEST, "/volumes/v1.2"),
+        ("/v1.45/info", "1.45", "/info"),
+        ("/info", "", "/info"),
+        ("/v1.45", "", "/v1.45"),
+        ("/volumes/v1.2", "", "/volumes/v1.2"),
+        ("/v1.2.3/info", "1.2.3", "/info"),
+        ("/v/info", "", "/v/info"),
     ],
 )
-def test_the_path_names_the_version(path: str, version: versions.Version, rest: str) -> None:
-    assert versions.split(path) == (version, rest)
+def test_the_path_names_the_version(path: str, asked: str, rest: str) -> None:
+    assert versions.split(path) == (asked, rest)
 
 
-def test_only_versions_between_oldest_and_newest_are_spoken() -> None:
-    versions.check((1, 24))
-    versions.check(versions.NEWEST)
-    with pytest.raises(InvalidArgument, match=r"client version 1\.56 is too new\. Maximum supported API version is 1"):
-        versions.check((1, 56))
-    with pytest.raises(InvalidArgument, match=r"client version 1\.23 is too old\. Minimum supported API version is 1"):
-        versions.check((1, 23))
-    with pytest.raises(InvalidArgument, match=r"invalid API version: 1\.2\.3"):
-        versions.split("/v1.2.3/info")
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [("1.45", (1, 45)), ("", versions.NEWEST), ("1.45.9", (1, 45)), ("01.045", (1, 45)), ("1.45.", (1, 45))],
+)
+def test_versions_between_oldest_and_newest_are_spoken(asked: str, version: versions.Version) -> None:
+    versions.check(asked)
+    assert versions.parse(asked) == version
+
+
+@pytest.mark.parametrize("asked", ["1.56", "2", "2.0", "1.55.1", "9" * 5000])
+def test_newer_versions_are_not_spoken(asked: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"is too new\. Maximum supported API version is 1\.55$"):
+        versions.check(asked)
+
+
+@pytest.mark.parametrize("asked", ["1.23", "1", "0.99", "..", "1.5"])
+def test_older_versions_are_not_spoken(asked: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"is too old\. Minimum supported API version is 1\.24,"):
+        versions.check(asked)
 
 
 def test_a_container_s_address_was_beside_its_networks_before_1_52() -> None:

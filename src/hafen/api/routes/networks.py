@@ -20,7 +20,7 @@ async def list_all(request: Request, services: Services) -> Answer:
 
 
 async def inspect(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.networks.inspect(request.params["id"]))
+    return JsonReply(await services.networks.inspect(request.params["id"], request.query.text("scope")))
 
 
 async def create(request: Request, services: Services) -> Answer:

@@ -6,19 +6,23 @@ import base64
 from dataclasses import replace
 from typing import Final
 
-from hafen.api import hijack
+from hafen.api import errors, hijack
 from hafen.api.message import Answer, Reply, Request, StreamReply
 from hafen.api.router import Route
 from hafen.api.stream import MULTIPLEXED, RAW, TAR, begun
 from hafen.engine.services import AttachOptions, Services
-from hafen.errors import InvalidArgument
+from hafen.errors import HafenError, InvalidArgument
 from hafen.spec.wire import container, gojson
 
 OK: Final = Reply(200)
 
 
 async def attach(request: Request, services: Services) -> Answer:
-    return hijack.answer(request, await services.attach.attach(request.params["id"], _attach_options(request)))
+    try:
+        session = await services.attach.attach(request.params["id"], _attach_options(request))
+    except HafenError as error:  # Docker has taken over the connection by then, and says it in plain text
+        return Reply(errors.status(error), f"{error.message}\r\n".encode(), RAW)
+    return hijack.answer(request, session)
 
 
 async def attach_websocket(request: Request, services: Services) -> Answer:
