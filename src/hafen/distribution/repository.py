@@ -22,7 +22,7 @@ from hafen.spec.digest import Digest
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor
 
-ATTEMPTS = 5
+ATTEMPTS = 6
 _SMALL = 8 << 20
 _LONGEST = 60.0  # seconds that a Retry-After is obeyed for
 _V1 = "application/vnd.docker.distribution.manifest.v1"
@@ -177,6 +177,8 @@ class Repository:
                 found = await refusal(response)
                 if found.status == 404:
                     raise NotFound(_unknown(found, "blob unknown: blob unknown to registry"))
+                if found.status == 416:
+                    raise Corrupt(f"blob {descriptor.digest} is shorter than its {descriptor.size} bytes")
                 raise System(f'Get "{target.url}": {found.text}')
             skip = _skipped(response, offset)
             left = descriptor.size - offset
@@ -231,7 +233,7 @@ def check_passing(response: Response, target: Target) -> None:
 
 async def pause(attempt: int, error: Unavailable) -> None:
     """Longer each time, and as long as the server says; the spread keeps clients from coming back all at once."""
-    seconds = min(0.1 * 3**attempt, 10.0) * random.uniform(0.7, 1.3)
+    seconds = min(0.1 * 3 ** (attempt - 1), 10.0) * random.uniform(0.7, 1.3)
     if isinstance(error, _Again) and error.after is not None:
         seconds = min(error.after, _LONGEST)
     await asyncio.sleep(seconds)

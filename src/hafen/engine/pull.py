@@ -76,6 +76,12 @@ class Puller:
 
     async def pull(self, name: Reference) -> bool:
         """One tag or digest; whether anything is new here."""
+        try:
+            return await self._pull(name)
+        finally:
+            self._store.sweep()
+
+    async def _pull(self, name: Reference) -> bool:
         wanted = name.digest or name.tag or ""
         found = await self._source.manifest(wanted)
         self._report(Progress(status=f"Pulling from {name.path}", id=wanted))
@@ -88,7 +94,6 @@ class Puller:
                     document = await work.image(manifest)
                     fresh = await self._record(work, name, document, manifest, (found, chosen))
         self._report(Progress(status=f"Digest: {found.digest}"))
-        self._store.sweep()
         return fresh
 
     def check_platform(self, name: Reference) -> None:
@@ -288,8 +293,12 @@ class _ImagePull:
             raise OutOfSpace(f"layer {layer.digest} has {layer.descriptor.size} bytes, more than the limit")
         for _ in range(_TRIES):
             with self._store.content.partial(layer.digest, layer.descriptor.size) as partial:
-                async with aclosing(self._arriving(layer, partial.offset)) as stream:
-                    staged = await consume(stream, _Unpack(self._staged_now, partial, self._report, layer.label))
+                try:
+                    async with aclosing(self._arriving(layer, partial.offset)) as stream:
+                        staged = await consume(stream, _Unpack(self._staged_now, partial, self._report, layer.label))
+                except Corrupt:
+                    partial.drop()
+                    raise
             if staged is not None:
                 return staged
             await asyncio.sleep(0.1)
