@@ -54,10 +54,6 @@ ACCEPTED = {
     # the classic builder's, which the definitions dropped before the engine did
     "ImageInspect.DockerVersion: unknown",
     "ImageInspect.Parent: unknown",
-    # errors of a hijacked connection are plain text
-    "ContainerAttach: 404 as application/vnd.docker.raw-stream",
-    # nothing is done without a name to give
-    "ImageTag: status 200",
 }
 
 

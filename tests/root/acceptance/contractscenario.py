@@ -21,6 +21,7 @@ VERSIONS = {
     "1.24": "1.41", "1.41": "1.41", "1.44": "1.47", "1.45": "1.47", "1.46": "1.47", "1.47": "1.47", "1.55": "1.55",
 }  # fmt: skip
 OLD = ("1.24", "1.41")  # where a prune of volumes is of all of them
+NO_REGISTRY = "127.0.0.1:1"
 PREFIX = "hafen-contract"
 LABELS = {PREFIX: ""}
 IMAGE = "busybox:latest"
@@ -292,11 +293,13 @@ def fail(play: Play) -> None:
 
 
 def refuse(play: Play) -> None:
-    """What is left of the definition: what this engine does not have, asked for once."""
+    """What is left of the definition, asked for once: what this engine does not have, a registry that is not there."""
     called = {one.operation for one in play.called}
-    for operation in play.contract["operations"]:
+    for operation, known in play.contract["operations"].items():
         if operation not in called:
-            play.call(operation, "absent", body={})
+            name = f"{NO_REGISTRY}/absent" if operation == "DistributionInspect" else "absent"
+            query = {"term": f"{NO_REGISTRY}/absent"} if "term" in known["query"] else {}
+            play.call(operation, name, body={"serveraddress": NO_REGISTRY}, **query)
 
 
 def clean(play: Play) -> None:

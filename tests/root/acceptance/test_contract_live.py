@@ -28,6 +28,8 @@ LIVE_ACCEPTED = {
     "SystemEvents.from: unknown",
     "SystemEvents.id: unknown",
     "SystemEvents.status: unknown",
+    "ContainerAttach: 404 as application/vnd.docker.raw-stream",  # the connection is taken over by then
+    "ImageTag: status 200",  # nothing is done without a name to give
     "VolumeCreate: status 400",  # the definition has no status for a body that is no JSON
     "ImageCreate: status 501",  # pulling, and importing from a URL
 }
