@@ -64,7 +64,10 @@ class Registry:
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "") -> http.client.HTTPResponse:
         """The answer, read by the caller."""
         url = path if path.startswith("http") else f"http://{self.host}{path}"
-        request = urllib.request.Request(url, body or None, {"Content-Type": kind} if kind else {}, method=method)
+        headers = {"Accept": f"{DOCKER}, {OCI}, {DOCKER_LIST}, {OCI_INDEX}"}
+        if kind:
+            headers["Content-Type"] = kind
+        request = urllib.request.Request(url, body or None, headers, method=method)
         answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=20)
         return answer
 

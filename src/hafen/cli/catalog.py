@@ -56,6 +56,8 @@ ls             volume    listing.VOLUMES      List volumes
 prune          volume    prune.VOLUMES        Remove unused local volumes
 rm             volume    volume.REMOVE        Remove one or more volumes
 
+inspect        manifest  login.MANIFEST       Display an image manifest, or manifest list
+
 df             system    usage.DF             Show disk usage
 dial-stdio     system    system.DIAL_STDIO    -
 events         system    events.EVENTS        Get real time events from the server
@@ -75,8 +77,9 @@ zsh            completion completion.ZSH      Generate the autocompletion script
 build          -         registry.BUILD       Build an image from a Dockerfile
 engine         -         system.ENGINE        Run the engine in the foreground
 inspect        -         inspect.ANY          Return low-level information on Hafen objects
-login          -         registry.LOGIN       Authenticate to a registry
-logout         -         registry.LOGOUT      Log out from a registry
+login          -         login.LOGIN          Authenticate to a registry
+logout         -         login.LOGOUT         Log out from a registry
+search         -         login.SEARCH         Search Docker Hub for images
 version        -         info.VERSION         Show the version information
 __complete     -         completion.COMPLETE  -
 """
@@ -85,6 +88,7 @@ GROUPS = {
     "container": "Manage containers",
     "context": "Show contexts",
     "image": "Manage images",
+    "manifest": "Manage Docker image manifests and manifest lists",
     "network": "Manage networks",
     "registry": "Serve a registry",
     "system": "Manage the engine",

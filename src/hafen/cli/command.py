@@ -33,6 +33,7 @@ class Call(NamedTuple):
     arguments: list[str]
     engine: Engine
     settings: Mapping[str, object]  # Docker's config.json
+    settings_path: str = ""  # where it is
 
 
 class Command(NamedTuple):

@@ -87,9 +87,10 @@ def dispatch(global_flags: Flags, words: list[str]) -> int:
 
 def _perform(command: Command, path: str, flags: Flags, arguments: list[str], choice: Choice) -> int:
     try:
-        settings = read_config(config_directory(choice, os.environ))
+        directory = config_directory(choice, os.environ)
+        settings = read_config(directory)
         with connect(choice) as engine:
-            return command.run(Call(path, flags, arguments, engine, settings))
+            return command.run(Call(path, flags, arguments, engine, settings, f"{directory}/config.json"))
     except HafenError as error:
         report(error)
         return 1

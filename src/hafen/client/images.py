@@ -1,5 +1,6 @@
 """Calls about images; each is one request."""
 
+import json
 from collections.abc import Iterable
 
 from hafen.client.engine import Document, Engine, Query, filters_query, segment
@@ -50,6 +51,13 @@ def create(
 
 def push(engine: Engine, reference: str, name: str, headers: dict[str, str]) -> Response:
     return engine.call("POST", f"/images/{segment(reference)}/push", {"tag": name}, headers=headers)
+
+
+def search(engine: Engine, term: str, limit: int, filters: Iterable[str], credentials: str) -> list[Document]:
+    query: Query = {"term": term, "limit": limit or None, "filters": filters_query(list(filters))}
+    answer = engine.call("GET", "/images/search", query, headers={"X-Registry-Auth": credentials})
+    found: list[Document] = json.loads(answer.read())
+    return found
 
 
 def prune(engine: Engine, filters: Iterable[str]) -> Document:

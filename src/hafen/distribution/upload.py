@@ -72,6 +72,8 @@ class Uploader:
         attempt, location, offset = 0, "", 0
         while True:
             try:
+                if attempt and await self.size(digest) is not None:
+                    return  # only the last answer was lost
                 if not location:
                     location, offset = await self._begin(), 0
                 elif attempt:

@@ -19,7 +19,7 @@ from hafen.engine.imagestore import ImageStore
 from hafen.engine.pull import Puller
 from hafen.engine.push import Pusher
 from hafen.engine.transfers import Transfers
-from hafen.errors import InvalidArgument, NotFound, System, Unavailable
+from hafen.errors import InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import image as documents
 from hafen.spec import platform as platforms
 from hafen.spec import reference
@@ -95,8 +95,10 @@ class Registries:
 
     async def login(self, auth: AuthConfig) -> AuthResponse:
         module = await asyncio.to_thread(import_module, "hafen.distribution.login")
-        with worded():
+        try:
             token = await module.login(auth.server_address, credentials(auth), self.rules, self._agent)
+        except Unavailable as error:
+            raise System(error.message) from error
         return AuthResponse(token, "Login Succeeded")
 
     async def inspect(self, name: str, auth: AuthConfig) -> DistributionInspect:
@@ -158,10 +160,11 @@ async def _messages(operation: Operation) -> AsyncIterator[Progress]:
 
 @contextmanager
 def worded() -> Iterator[None]:
-    """Docker answers 500 where a registry cannot be reached; 503 means this engine's own state."""
+    """Docker answers 500 where a registry cannot be reached or refuses us: 503 and 401 would be about this engine, and
+    the docker command would ask for a password."""
     try:
         yield
-    except Unavailable as error:
+    except (Unavailable, Unauthorized) as error:
         raise System(error.message) from error
 
 

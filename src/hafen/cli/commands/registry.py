@@ -1,9 +1,8 @@
-"""Registries: pull and push, where the engine has them; login, logout and build are not there yet."""
+"""`pull` and `push`; `build` is not there yet."""
 
-import base64
-import json
 import sys
 
+from hafen.cli import credentials
 from hafen.cli.command import Call, Command
 from hafen.cli.output import out
 from hafen.cli.progress import Progress
@@ -31,7 +30,9 @@ def pull_image(call: Call, image: str, *, platform: str, quiet: bool, to_stderr:
     repository = reference.familiar_name
     query = {"fromImage": repository, "tag": reference.digest or reference.tag or "", "platform": platform}
     sys.stdout.flush()
-    response = images.create(call.engine, dict(query), headers={"X-Registry-Auth": _credentials(call, repository)})
+    response = images.create(
+        call.engine, dict(query), headers={"X-Registry-Auth": credentials.header(call.settings, repository)}
+    )
     Progress(sys.stderr if to_stderr else sys.stdout, quiet=quiet).show(call.engine.documents(response))
 
 
@@ -45,26 +46,15 @@ def _push(call: Call) -> int:
         tag = "latest"
         if not call.flags.on("quiet"):
             out("Using default tag: latest")
-    response = images.push(call.engine, repository, tag, {"X-Registry-Auth": _credentials(call, repository)})
+    response = images.push(
+        call.engine, repository, tag, {"X-Registry-Auth": credentials.header(call.settings, repository)}
+    )
     Progress(quiet=call.flags.on("quiet")).show(call.engine.documents(response))
     return 0
 
 
 def _tagged(image: str) -> bool:
     return ":" in image.rpartition("/")[2] or "@" in image
-
-
-def _credentials(call: Call, repository: str) -> str:
-    """What `docker login` left in the configuration file; credential helpers come with `hafen login`."""
-    first, slash, _ = repository.partition("/")
-    server = first if slash and ("." in first or ":" in first) else "https://index.docker.io/v1/"
-    saved = call.settings.get("auths")
-    entry = saved.get(server) if isinstance(saved, dict) else None
-    document = {}
-    if isinstance(entry, dict) and entry.get("auth"):
-        user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
-        document = {"username": user, "password": password, "serveraddress": server}
-    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
 
 def _absent(call: Call) -> int:
@@ -85,5 +75,3 @@ _PUSH_FLAGS = """
 PULL = Command(_pull, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", _PULL_FLAGS, least=1, most=1)
 PUSH = Command(_push, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", _PUSH_FLAGS, least=1, most=1)
 BUILD = Command(_absent, "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", interspersed=False)
-LOGIN = Command(_absent, "[OPTIONS] [SERVER]", "Authenticate to a registry", interspersed=False)
-LOGOUT = Command(_absent, "[SERVER]", "Log out from a registry", most=1)

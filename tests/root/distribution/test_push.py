@@ -1,0 +1,103 @@
+"""`docker push` to Debian's docker-registry: what goes, what is there already, and lines that break."""
+
+import json
+import os
+from pathlib import Path
+
+from tests.harness.engine import EngineProcess
+from tests.harness.registry import RegistryProcess
+from tests.harness.upstream import OCI, Exchange, Proxy, Registry, layer, publish
+
+
+def push(engine: EngineProcess, name: str) -> list[str]:
+    return engine.docker("push", name).stdout.splitlines()
+
+
+def digest_of(lines: list[str]) -> str:
+    return lines[-1].split()[2]
+
+
+def test_push_and_pull_again(engine: EngineProcess, registry: Registry) -> None:
+    name = f"{registry.host}/box:one"
+    engine.docker("tag", "busybox", name)
+    image = engine.docker("image", "inspect", "-f", "{{.Id}}", name).stdout
+    layer_id = engine.docker("image", "inspect", "-f", "{{index .RootFS.Layers 0}}", name).stdout.split(":")[1][:12]
+    said = push(engine, name)
+    assert said[:2] == [f"The push refers to repository [{registry.host}/box]", f"{layer_id}: Preparing"]
+    assert said[2] == f"{layer_id}: Pushed"
+    assert push(engine, name)[2] == f"{layer_id}: Layer already exists"
+    data = registry.call("GET", "/v2/box/manifests/one").read()
+    assert said[3] == f"one: digest: {digest_of(said)} size: {len(data)}"
+    assert json.loads(data)["layers"][0]["mediaType"] == "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    assert digest_of(said) in engine.docker("image", "inspect", "-f", "{{.RepoDigests}}", name).stdout
+
+    other = f"{registry.host}/mounted:two"
+    engine.docker("tag", "busybox", other)
+    mounted = push(engine, other)
+    assert mounted[2] == f"{layer_id}: Mounted from box"
+    assert digest_of(mounted) == digest_of(said)
+
+    engine.docker("rmi", name, other, "busybox:latest")
+    engine.docker("pull", "-q", name)
+    assert engine.docker("image", "inspect", "-f", "{{.Id}}", name).stdout == image
+    assert engine.docker("run", "--rm", name, "echo", "back").stdout == "back\n"
+    engine.docker("tag", name, "busybox:latest")
+    engine.docker("rmi", name)
+
+
+def test_what_was_pulled_goes_as_it_came(engine: EngineProcess, registry: Registry, folder: Path) -> None:
+    manifest = publish(registry, "origin", "latest", [layer({"a": b"1"}), layer({"b": b"2"})], oci=True)
+    engine.docker("pull", "-q", f"{registry.host}/origin")
+    with Registry(folder / "second") as second:
+        name = f"{second.host}/copy:latest"
+        engine.docker("tag", f"{registry.host}/origin", name)
+        assert digest_of(push(engine, name)) == manifest["digest"]
+        assert second.call("GET", "/v2/copy/manifests/latest").headers["Content-Type"] == OCI
+        engine.docker("rmi", name, f"{registry.host}/origin")
+
+
+def test_uploads_over_a_line_that_breaks(engine: EngineProcess, registry: Registry, folder: Path) -> None:
+    """Ours goes on where it broke; docker-registry 2.8 forgets such an upload, and gets it anew."""
+    data = os.urandom(3 << 20)
+    with RegistryProcess(folder / "ours") as ours:
+        for host in (registry.host, f"127.0.0.1:{ours.port}"):
+            with Proxy(host) as proxy:
+                name = f"{proxy.host}/resumed:latest"
+                engine.docker("import", "-", name, stdin=layer({"random": data}))
+                proxy.uploads_cut = 2
+                push(engine, name)
+                assert not proxy.uploads_cut
+                ranges = [one.request_headers.get("Content-Range", "") for one in proxy.seen if one.method == "PATCH"]
+                engine.docker("rmi", name)
+                engine.docker("pull", "-q", name)
+                engine.docker("rmi", name)
+        starts = [int(text.partition("-")[0]) for text in ranges if text]
+        assert len(starts) == 2, ranges
+        assert starts[1] > starts[0] > len(data) // 2, starts
+
+
+def test_a_registry_that_is_busy(engine: EngineProcess, registry: Registry) -> None:
+    turned: set[str] = set()
+
+    def fault(exchange: Exchange) -> None:
+        place = f"{exchange.method} {exchange.path.partition('?')[0]}"
+        if exchange.method != "PATCH" and place not in turned:
+            turned.add(place)
+            exchange.status, exchange.headers, exchange.body = 503, [("Retry-After", "0")], b""
+
+    with Proxy(registry.host, fault) as proxy:
+        name = f"{proxy.host}/busy-push:latest"
+        engine.docker("import", "-", name, stdin=layer({"a": b"1"}))
+        push(engine, name)
+        engine.docker("rmi", name)
+
+
+def test_what_cannot_be_pushed(engine: EngineProcess, registry: Registry) -> None:
+    failed = engine.docker("push", f"{registry.host}/nosuch", check=False)
+    assert failed.stderr.strip() == f"An image does not exist locally with the tag: {registry.host}/nosuch"
+    engine.docker("tag", "host", f"{registry.host}/machine")
+    failed = engine.docker("push", f"{registry.host}/machine", check=False)
+    assert "own root file system" in failed.stderr
+    failed = engine.docker("push", f"{registry.host}/machine:nosuch", check=False)
+    assert failed.stderr.strip() == f"tag does not exist: {registry.host}/machine:nosuch"
+    engine.docker("rmi", f"{registry.host}/machine")
