@@ -67,6 +67,16 @@ def encode(value: object, version: Version) -> bytes:
     return gojson.encode(plain)
 
 
+def brief_disk_usage(usage: system.DiskUsage) -> Json:
+    """The sums without the objects they are made of, for whoever does not ask for those. The lists from before 1.53
+    stay beside them: docker-py 7.1 speaks the newest version there is and still reads them."""
+    plain = cast(Json, msgspec.to_builtins(usage))
+    _old_disk_usage(plain)
+    for name in usage.__struct_encode_fields__:
+        _object(plain.get(name)).pop("Items", None)
+    return plain
+
+
 def _downgrade(item: Json, shape: type, version: Version, inside: bool = False) -> None:
     for change in _BY_SHAPE.get(shape, ()):
         if version < change.before and (change.inside or not inside):

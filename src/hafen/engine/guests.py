@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from hafen.engine.netrecords import NetworkRecord, subnets
+from hafen.engine.netrecords import NetworkRecord, idle_subnets, subnets
 from hafen.errors import InvalidArgument, System
 from hafen.network import etcfiles
 from hafen.network.driver import Endpoint
@@ -171,12 +171,15 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
     for text in asked.link_local_ips:
         if not _is_address(text):
             problems.append(f"invalid link-local IP address: {text}")
+    by_user = network.user_subnet or network.name == "bridge"  # Docker counts its default one as the user's
     for text in addresses:
-        if not (network.user_subnet or network.name == "bridge"):  # Docker counts its default one as the user's
+        idle = ":" in text and not network.enable_ipv6
+        candidates = idle_subnets(network) if idle else subnets(network) if by_user else []
+        if not candidates:
             problems.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )
-        elif not (_is_address(text) and any(parse_address(text) in subnet for subnet in subnets(network))):
+        elif not (_is_address(text) and any(parse_address(text) in subnet for subnet in candidates)):
             problems.append(f"no configured subnet or ip-range contain the IP address {text}")
     if settings.mac_address and not _is_mac(settings.mac_address):
         raise InvalidArgument(f"invalid MAC address {settings.mac_address}")

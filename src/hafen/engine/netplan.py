@@ -42,10 +42,8 @@ def plan(
     ipam = request.ipam or Ipam()
     if ipam.driver not in ("", "default"):
         raise NotFound(f'plugin "{ipam.driver}" not found')
-    configs = _checked(ipam.config or [])
     ipv6 = bool(request.enable_ipv6)
-    if not ipv6:
-        configs = [config for config in configs if ip_network(config.subnet).version == 4]
+    configs, idle = _checked(ipam.config or [], ipv6)
     by_user = bool(configs)
     taken = [subnet for record in known for subnet in netrecords.subnets(record)]
     for config in configs:
@@ -56,12 +54,13 @@ def plan(
         configs.insert(0, IpamConfig(subnet=str(choose_pool([*taken, *occupied()]))))
     if ipv6 and 6 not in versions:
         configs.append(IpamConfig(subnet=str(_unique_local(network_id))))
+    configs = [_with_gateway(config) for config in configs]
     return NetworkRecord(
         id=network_id,
         name=request.name,
         driver=driver,
         created=created,
-        ipam=Ipam(driver="default", options=ipam.options, config=[_with_gateway(config) for config in configs]),
+        ipam=Ipam(driver="default", options=ipam.options, config=[*configs, *idle] if by_user else [*idle, *configs]),
         link=_link(options, network_id, known),
         internal=request.internal,
         attachable=request.attachable,
@@ -107,19 +106,25 @@ def _link(options: dict[str, str], network_id: str, known: Iterable[NetworkRecor
     return name
 
 
-def _checked(configs: Iterable[IpamConfig]) -> list[IpamConfig]:
-    """The subnets that the user wants; InvalidArgument listing every mistake, as Docker does."""
+def _checked(configs: Iterable[IpamConfig], ipv6: bool) -> tuple[list[IpamConfig], list[IpamConfig]]:
+    """The subnets that the user wants, and those of IPv6 that a network without it remembers, which Docker does not
+    look at; InvalidArgument listing every mistake, as Docker does."""
     problems: list[str] = []
     found: list[IpamConfig] = []
+    idle: list[IpamConfig] = []
     for config in configs:
         if not config.subnet:
             if config.gateway or config.ip_range or config.auxiliary_addresses:
                 problems.append("every ip-range or gateway must have a corresponding subnet")
             continue
+        in_use = netrecords.in_use(config, ipv6)
         try:
-            subnet = parse_network(config.subnet)
+            subnet = parse_network(config.subnet, strict=in_use)
         except InvalidArgument as error:
             problems.append(error.message)
+            continue
+        if not in_use:
+            idle.append(config)
             continue
         problems += _range_problems(config.ip_range, subnet)
         problems += _address_problems("gateway", config.gateway, subnet)
@@ -130,7 +135,7 @@ def _checked(configs: Iterable[IpamConfig]) -> list[IpamConfig]:
         found.append(config)
     if problems:
         raise InvalidArgument("invalid network config:\n" + "\n".join(problems))
-    return found
+    return found, idle
 
 
 def _range_problems(text: str, subnet: IpNetwork) -> list[str]:

@@ -9,9 +9,9 @@ import msgspec
 
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.network.driver import Endpoint, Network, Subnet
-from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address
+from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address, parse_network
 from hafen.spec.filters import Filters
-from hafen.spec.wire.network import EndpointResource, Ipam, NetworkInspect, NetworkSummary
+from hafen.spec.wire.network import EndpointResource, Ipam, IpamConfig, NetworkInspect, NetworkSummary
 from hafen.storage.database import Database
 
 PREDEFINED = ("bridge", "host", "none")
@@ -56,8 +56,27 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.options[option] in _TRUE if option in self.options else default
 
 
+def in_use(config: IpamConfig, ipv6: bool) -> bool:
+    """Whether addresses come of it: subnets of IPv6 are only remembered in a network without IPv6, as Docker does."""
+    return bool(config.subnet) and (ipv6 or ":" not in config.subnet)
+
+
 def subnets(record: NetworkRecord) -> list[IpNetwork]:
-    return [ip_network(config.subnet) for config in record.ipam.config or () if config.subnet]
+    return [ip_network(config.subnet) for config in configs_in_use(record)]
+
+
+def configs_in_use(record: NetworkRecord) -> list[IpamConfig]:
+    return [config for config in record.ipam.config or () if in_use(config, record.enable_ipv6)]
+
+
+def idle_subnets(record: NetworkRecord) -> list[IpNetwork]:
+    """Those that are only remembered, and may have been written with host bits."""
+    configs = record.ipam.config or ()
+    return [
+        parse_network(config.subnet, strict=False)
+        for config in configs
+        if config.subnet and not in_use(config, record.enable_ipv6)
+    ]
 
 
 def as_network(record: NetworkRecord) -> Network:
@@ -67,7 +86,7 @@ def as_network(record: NetworkRecord) -> Network:
         id=record.id,
         name=record.name,
         link=record.link,
-        subnets=tuple(Subnet(config.subnet, config.gateway) for config in record.ipam.config or () if config.subnet),
+        subnets=tuple(Subnet(config.subnet, config.gateway) for config in configs_in_use(record)),
         internal=record.internal,
         icc=record.flag(ENABLE_ICC, True),
         masquerade=record.flag(MASQUERADE, True),
@@ -120,7 +139,7 @@ def as_inspect(record: NetworkRecord, endpoints: Iterable[Endpoint]) -> NetworkI
 def pools(record: NetworkRecord) -> list[Pool]:
     """Fresh allocators for the network's subnets: gateways and auxiliary addresses are taken."""
     made = []
-    for config in record.ipam.config or ():
+    for config in configs_in_use(record):
         reserved: list[IpAddress] = [parse_address(text) for text in config.auxiliary_addresses.values()]
         if config.gateway:
             reserved.append(parse_address(config.gateway))

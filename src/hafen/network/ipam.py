@@ -36,10 +36,10 @@ def choose_pool(taken: Iterable[IpNetwork], pools: Iterable[IpNetwork] = DEFAULT
     raise System("all predefined address pools have been fully subnetted")
 
 
-def parse_network(text: str) -> IpNetwork:
-    """A subnet as users write it; host bits are refused, as Docker does."""
+def parse_network(text: str, strict: bool = True) -> IpNetwork:
+    """A subnet as users write it; host bits are refused where it is `strict`, as Docker does."""
     try:
-        return ip_network(text)
+        return ip_network(text, strict)
     except ValueError:
         pass
     try:

@@ -303,6 +303,15 @@ def test_commit_diff_export_and_rename(client: docker.DockerClient) -> None:
     assert made.name == "after"
 
 
+def test_what_just_ends_is_committed(client: docker.DockerClient) -> None:
+    for _ in range(6):  # the commit pauses a container that is gone a moment later
+        made = client.containers.create("busybox", "touch /test")
+        made.start()
+        image = made.commit()
+        assert image.attrs["Parent"] == client.images.get("busybox").id
+        client.images.remove(image.id)
+
+
 def test_restart_pause_kill_and_stop(sleeper: Container) -> None:
     first = sleeper.attrs["State"]["StartedAt"]
     sleeper.restart(timeout=0)

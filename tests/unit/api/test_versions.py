@@ -114,6 +114,10 @@ def test_disk_usage_was_lists() -> None:
     )
     assert set(answer(usage, 55)) == {"ImageUsage", "ContainerUsage"}
     assert set(answer(usage, 52)) >= {"ImageUsage", "LayersSize", "Images"}
+    brief: dict[str, Any] = versions.brief_disk_usage(usage)
+    assert (brief["LayersSize"], brief["Images"][0]["Size"]) == (9, 9)
+    assert brief["ImageUsage"]["TotalSize"] == 9
+    assert "Items" not in brief["ImageUsage"]
     old = answer(usage, 43)
     assert set(old) == {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"}
     assert old["Images"][0]["VirtualSize"] == 9

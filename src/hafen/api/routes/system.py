@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
+from hafen.api import versions
 from hafen.api.message import Answer, JsonReply, Reply, Request
 from hafen.api.router import Route
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument
-from hafen.spec.wire.system import AuthConfig, DiskUsage
+from hafen.spec.wire.system import AuthConfig
 
 _PING: Final = (
     ("Builder-Version", "1"),  # the classic builder; BuildKit's sessions are not served
@@ -56,18 +55,8 @@ async def disk_usage(request: Request, services: Services) -> Answer:
             raise InvalidArgument(f"unknown object type: {name}")
     usage = await services.system.df(types)
     if request.version >= (1, 53) and not request.query.flag("verbose"):
-        usage = _brief(usage)
+        return JsonReply(versions.brief_disk_usage(usage))
     return JsonReply(usage)
-
-
-def _brief(usage: DiskUsage) -> DiskUsage:
-    """The sums without the objects they are made of."""
-    brief = usage
-    for field in _USAGES.values():
-        part = getattr(usage, field)
-        if part is not None:
-            brief = msgspec.structs.replace(brief, **{field: msgspec.structs.replace(part, items=[])})
-    return brief
 
 
 ROUTES: Final = (
