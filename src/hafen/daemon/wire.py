@@ -216,8 +216,9 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     containers.on_transit = health.follow
     listing = Listing(containers, images, snapshots, paths)
     creator = Creator(
-        database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS
-    )
+        database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS,
+        hierarchy.has,
+    )  # fmt: skip
     services = Services(
         create=creator,
         start=starter,

@@ -11,13 +11,13 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig, links, logconfig, specgen
+from hafen.engine import copyup, guests, hostconfig, limits, links, logconfig, specgen
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
@@ -48,7 +48,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Creator:
-    """`Services.create`."""
+    """`Services.create`. `has_limit` tells whether the cgroups of this machine have a file."""
 
     database: Database
     containers: Containers
@@ -61,6 +61,7 @@ class Creator:
     runtimes: Collection[str]
     default_log: LogConfig
     log_drivers: Mapping[str, LogDriver]
+    has_limit: Callable[[str], bool]
 
     async def create(self, name: str | None, request: CreateRequest, platform: str | None = None) -> CreateResponse:
         if request == CreateRequest():
@@ -78,7 +79,7 @@ class Creator:
         config = merge(config, image.config)
         path, args = command(config)
         self._check_others(wanted)
-        wanted = hostconfig.complete(wanted, self.host)
+        wanted, discarded = limits.fit(hostconfig.complete(wanted, self.host), self.host.cgroup_version, self.has_limit)
         log = logconfig.completed(wanted.log_config, self.default_log, self.log_drivers)
         linked = links.requested(self.containers, wanted)
         # Links are the record's, and follow renames.
@@ -111,7 +112,7 @@ class Creator:
         if fresh:
             await self._copy_up(container, fresh)
         self.events.publish("container", "create", container_id, container.event_attributes())
-        return CreateResponse(id=container_id, warnings=self._warnings(wanted))
+        return CreateResponse(id=container_id, warnings=[*discarded, *self._warnings(wanted)])
 
     def _image(self, ref: str, platform: str | None) -> Image:
         if not ref:
@@ -235,11 +236,6 @@ class Creator:
 
     def _warnings(self, wanted: HostConfig) -> list[str]:
         warnings = []
-        if wanted.oom_kill_disable and not wanted.memory:
-            warnings.append(
-                "OOM killer is disabled for the container, but no memory limit is set, this can result in the "
-                "system running out of resources."
-            )
         if specgen.security_option(wanted, "apparmor") and not self.host.apparmor:
             warnings.append("Your kernel has no AppArmor, or it is off. The AppArmor profile is discarded.")
         if specgen.security_option(wanted, "label") not in (None, "disable"):

@@ -133,6 +133,7 @@ class Execs:
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         one = self._find(exec_id)
+        self._check(one.container, one.container.id)
         if one.exit_code is None:  # clients that attach know that it is to start, and not when it has
             try:
                 async with asyncio.timeout(_RESIZE_PATIENCE):

@@ -75,11 +75,22 @@ async def consume(stream: AsyncIterator[bytes], work: Callable[[Iterator[bytes]]
                 await asyncio.shield(thread)
 
 
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """As `asyncio.to_thread`, but a cancelled caller waits for the thread: what it uses cannot be closed before."""
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(thread)
+    finally:
+        if not thread.done():
+            with contextlib.suppress(Exception):
+                await asyncio.shield(thread)
+
+
 async def produce(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
     """Chunks of an iterator that blocks, each fetched in a thread. They should be large: a hand-over costs 50 us."""
     chunks = await asyncio.to_thread(make)
     try:
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        while (chunk := await in_thread(next, chunks, None)) is not None:
             yield chunk
     finally:
         close = getattr(chunks, "close", None)

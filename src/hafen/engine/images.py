@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Sequence
 from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageremove, imagesave
 from hafen.engine.imageremove import ImageUser, Users
 from hafen.engine.imagestore import Image, ImageStore
-from hafen.engine.inspect import shown_driver
 from hafen.errors import NotImplemented, System
 from hafen.spec import reference, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire import image as wire
 from hafen.spec.wire.image import DeleteResponseItem, HistoryItem, ImageInspect, ImageSummary, Progress
+from hafen.storage.snapshot import shown_driver
 
 __all__ = ["Image", "ImageStore", "ImageUser", "Images"]
 

@@ -24,7 +24,7 @@ from hafen.spec.mounts import MountPoint
 from hafen.spec.wire import container as wire
 from hafen.spec.wire.image import GraphDriver
 from hafen.spec.wire.network import EndpointSettings, NetworkSettings
-from hafen.storage.snapshot import Snapshotter
+from hafen.storage.snapshot import Snapshotter, shown_driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,6 @@ class Inspector:
         processes = [row for row in rows if len(row) > column and row[column].isdecimal() and int(row[column]) in pids]
         self.events.publish("container", "top", container.id, container.event_attributes())
         return wire.TopResponse(processes=processes, titles=titles)
-
-
-def shown_driver(name: str) -> str:
-    """Docker's name of a snapshotter, which clients compare."""
-    return "overlay2" if name == "overlay" else name
 
 
 async def _ps(arguments: list[str]) -> tuple[list[str], list[list[str]]]:

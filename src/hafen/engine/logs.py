@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus
 
+from hafen.engine.feed import in_thread
 from hafen.engine.logconfig import OWN_DRIVER
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers
@@ -137,10 +138,10 @@ class Logs:
         follow = selection.follow and ended is not None
         try:
             with self._reading(file.container_id), _Changes(file.directory if follow else None, ended) as changes:
-                await asyncio.to_thread(_position, reader, selection)
+                await in_thread(_position, reader, selection)
                 while not shape.over:
                     last = changes.over  # before reading: what was written until then is read below
-                    chunk, more = await asyncio.to_thread(shape.next, reader)
+                    chunk, more = await in_thread(shape.next, reader)
                     if chunk:
                         yield chunk
                     elif not more:
@@ -164,7 +165,7 @@ class Replay:
         shape = Shape(replace(self._selection, until=None if before is None else before - 1), self._tty)
         more = True
         while more and not shape.over:
-            chunk, more = await asyncio.to_thread(shape.next, self._reader)
+            chunk, more = await in_thread(shape.next, self._reader)
             if chunk:
                 yield chunk
 

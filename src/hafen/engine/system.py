@@ -17,7 +17,6 @@ from hafen.engine.cdi import Registry
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
 from hafen.engine.images import Images
-from hafen.engine.inspect import shown_driver
 from hafen.engine.listing import Listing
 from hafen.engine.paths import Paths
 from hafen.engine.records import Containers
@@ -26,7 +25,7 @@ from hafen.kernel.cgroup import Hierarchy
 from hafen.spec import units
 from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
-from hafen.storage.snapshot import Snapshotter
+from hafen.storage.snapshot import Snapshotter, shown_driver
 
 _REGISTRIES = wire.RegistryConfig(
     insecure_registry_cidrs=["127.0.0.0/8"],

@@ -142,3 +142,8 @@ class Tree(Protocol):
 
     def open_root(self, *, readonly: bool = True) -> int:
         """A directory descriptor of the merged tree, mounted nowhere; the caller closes it."""
+
+
+def shown_driver(name: str) -> str:
+    """Docker's name of a snapshotter, which clients compare."""
+    return "overlay2" if name == "overlay" else name

@@ -144,3 +144,28 @@ async def test_a_listener_that_leaves_cancels_the_operation() -> None:
     assert await anext(messages) == "first"
     await messages.aclose()  # type: ignore[attr-defined] # it is an async generator
     assert cancelled.is_set()
+
+
+async def test_what_a_thread_still_produces_is_closed_when_the_reader_is_cancelled() -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        try:
+            begun.set()
+            go_on.wait(10)
+            yield b"late"
+        finally:
+            closed.set()
+
+    async def read() -> None:
+        async for _ in produce(slow):
+            pass
+
+    task = asyncio.ensure_future(read())
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed.is_set()
