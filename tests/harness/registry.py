@@ -129,6 +129,7 @@ class RegistryProcess:
             if found := re.search(r"listening on .* port (\d+)", line):
                 self.port = int(found[1])
                 return
+        self._reap()
         raise AssertionError(f"the registry ended: {self.log}")
 
     def client(self) -> Client:
