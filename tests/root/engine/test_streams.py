@@ -226,6 +226,25 @@ def test_no_window_size_ends_a_container(engine: EngineProcess, name: str, size:
         client.close()
 
 
+def test_an_exec_that_cannot_start_any_more(engine: EngineProcess, name: str) -> None:
+    begin(engine, name, "sleep", "1000")
+    client = docker.APIClient(base_url=engine.address)
+    try:
+        ran, never = (client.exec_create(name, ["true"])["Id"] for _ in range(2))
+        client.exec_start(ran)
+        with hijack(engine, f"/exec/{ran}/start", b"{}") as sock:
+            assert payload(sock) == f"Error: Exec command {ran} has already run\r\n".encode()
+        engine.docker("kill", name)
+        engine.docker("wait", name)
+        assert client.exec_inspect(ran)["ExitCode"] == 0
+        with pytest.raises(docker.errors.NotFound, match=f"No such exec instance: {never}"):
+            client.exec_inspect(never)
+        with pytest.raises(docker.errors.APIError, match="is not running"):
+            client.exec_start(ran, detach=True)
+    finally:
+        client.close()
+
+
 def test_a_hundred_execs_at_once(engine: EngineProcess, name: str) -> None:
     begin(engine, name, "sleep", "1000")
     client = docker.APIClient(base_url=engine.address)
