@@ -46,7 +46,7 @@ def absent_image(reference: str) -> str:
     """Where an image could come from."""
     name, _, tag = reference.rpartition("/")[2].partition(":")
     lines = [
-        "The image is not here. What could get it:",
+        "The image is neither here nor there. What else could bring it:",
         "  hafen run host ...                    this machine's own root file system, always there",
         f"  hafen load -i FILE.tar                an archive made by `docker save {reference}`",
         f"  hafen import ROOT.tar {reference:15} a root file system as a tar archive",

@@ -111,6 +111,7 @@ class Stores:
     snapshots: Snapshotter
     volumes: Volumes
     images: Images
+    registries: Registries
 
 
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
@@ -143,11 +144,6 @@ def engine_id(database: Database) -> str:
     return made
 
 
-def registry_rules(config: DaemonConfig) -> Rules:
-    """Which mirrors to ask, and whom not to verify."""
-    return Rules(config.registry_mirrors, config.insecure_registries, config.registry_certs)
-
-
 def snapshotter(config: DaemonConfig, database: Database) -> Snapshotter:
     if config.storage_driver in ("overlay", "overlay2"):
         return OverlaySnapshotter(database, f"{config.data_root}/snapshots/overlay")
@@ -175,7 +171,9 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
     volumes.load()
     content = LocalContent(f"{config.data_root}/content")
     store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
-    return Stores(database, paths, events, containers, snapshots, volumes, Images(store, users_of_image))
+    rules = Rules(config.registry_mirrors, config.insecure_registries, config.registry_certs)
+    registries = Registries(store, rules, f"hafen/{metadata.version('hafen')}")
+    return Stores(database, paths, events, containers, snapshots, volumes, Images(store, users_of_image), registries)
 
 
 def wire(config: DaemonConfig) -> Engine:
@@ -236,9 +234,9 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         system=System(
             containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
             engine_id(database), config.log_driver, log_plugins, config.labels, config.debug,
-            (versions.text(versions.NEWEST), versions.text(versions.OLDEST)), cdi,
+            (versions.text(versions.NEWEST), versions.text(versions.OLDEST)), cdi, kept.registries.info(),
         ),
-        registry=Registries(images.store, registry_rules(config), f"hafen/{metadata.version('hafen')}"),
+        registry=kept.registries,
         volumes=volumes,
         networks=networks,
         images=images,

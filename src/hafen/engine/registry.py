@@ -26,7 +26,7 @@ from hafen.spec import reference
 from hafen.spec.filters import Filters
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor, Platform, Progress, SearchResult
-from hafen.spec.wire.system import AuthConfig, AuthResponse, DistributionInspect
+from hafen.spec.wire.system import AuthConfig, AuthResponse, DistributionInspect, IndexInfo, RegistryConfig
 
 if TYPE_CHECKING:
     from hafen.distribution.repository import Repository
@@ -42,14 +42,24 @@ class Registries:
 
     def __init__(self, store: ImageStore, rules: Rules, agent: str) -> None:
         self._store = store
-        self.rules = rules
+        self._rules = rules
         self._agent = agent
         self._transfers = Transfers()
+
+    def info(self) -> RegistryConfig:
+        """What `docker info` tells of mirrors and insecure registries."""
+        hub = IndexInfo(name="docker.io", mirrors=list(self._rules.mirrors), secure=True, official=True)
+        names = [one for one in self._rules.insecure if "/" not in one]
+        return RegistryConfig(
+            insecure_registry_cidrs=[*(one for one in self._rules.insecure if "/" in one), "127.0.0.0/8"],
+            index_configs={"docker.io": hub, **{name: IndexInfo(name=name) for name in names}},
+            mirrors=list(self._rules.mirrors) or None,
+        )
 
     @asynccontextmanager
     async def _open(self, name: Reference, auth: AuthConfig, *, push: bool = False) -> AsyncIterator[Repository]:
         module = await asyncio.to_thread(import_module, "hafen.distribution.repository")
-        async with module.open_repository(name, credentials(auth), self.rules, self._agent, push=push) as repository:
+        async with module.open_repository(name, credentials(auth), self._rules, self._agent, push=push) as repository:
             yield repository
 
     def pull(self, name: str, tag: str, platform: str, auth: AuthConfig) -> AsyncIterator[Progress]:
@@ -96,7 +106,7 @@ class Registries:
     async def login(self, auth: AuthConfig) -> AuthResponse:
         module = await asyncio.to_thread(import_module, "hafen.distribution.login")
         try:
-            token = await module.login(auth.server_address, credentials(auth), self.rules, self._agent)
+            token = await module.login(auth.server_address, credentials(auth), self._rules, self._agent)
         except Unavailable as error:
             raise System(error.message) from error
         return AuthResponse(token, "Login Succeeded")
@@ -126,7 +136,7 @@ class Registries:
         domain, path = _searched(term)
         module = await asyncio.to_thread(import_module, "hafen.distribution.search")
         with worded():
-            found: list[SearchResult] = await module.search(domain, path, count, credentials(auth), self.rules)
+            found: list[SearchResult] = await module.search(domain, path, count, credentials(auth), self._rules)
         return [one for one in found if _matches(one, filters)]
 
 

@@ -27,11 +27,6 @@ from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
 from hafen.storage.snapshot import Snapshotter, shown_driver
 
-_REGISTRIES = wire.RegistryConfig(
-    insecure_registry_cidrs=["127.0.0.0/8"],
-    index_configs={"docker.io": wire.IndexInfo(name="docker.io", secure=True, official=True)},
-)
-
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -54,6 +49,7 @@ class System:
     debug: bool
     api_versions: tuple[str, str]
     cdi: Registry
+    registries: wire.RegistryConfig
 
     async def version(self) -> wire.SystemVersion:
         version = metadata.version("hafen")
@@ -118,7 +114,7 @@ class System:
             os_version=release.get("VERSION_ID", ""),
             os_type="linux",
             architecture=os.uname().machine,
-            registry_config=_REGISTRIES,
+            registry_config=self.registries,
             ncpu=len(self.host.cpus),
             mem_total=self.host.memory,
             docker_root_dir=self.paths.data_root,

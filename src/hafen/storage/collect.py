@@ -101,6 +101,7 @@ def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[s
 
 
 def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> None:
+    content.expire(held)
     used: set[str] = set(held)
     for query in (
         "SELECT id FROM images",

@@ -13,7 +13,7 @@ blobs that were half fetched (see `partial`).
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 from hafen.errors import Corrupt, NotFound, OutOfSpace
@@ -54,6 +54,9 @@ class ContentStore(Protocol):
 
     def all(self) -> Iterator[Digest]:
         """Every blob, in no order."""
+
+    def expire(self, held: Collection[str]) -> None:
+        """Drop partial blobs that are too old or too many, and not held."""
 
     def sync(self) -> None:
         """All blobs committed so far survive a power cut when this returns."""
@@ -141,11 +144,13 @@ class LocalContent:
             for name in os.listdir(f"{self._blobs}/{algorithm}"):
                 yield digests.parse(f"{algorithm}:{name}")
 
+    def expire(self, held: Collection[str]) -> None:
+        partials.expire(self._ingest, held)
+
     def sync(self) -> None:
         sync(self._blobs)
 
     def recover(self) -> None:
-        partials.expire(self._ingest)
         for name in os.listdir(self._ingest):
             if partials.digest_of(name) is not None:
                 continue

@@ -12,7 +12,7 @@ the end. One writer at a time: the operation that fetches the blob.
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from hafen.errors import OutOfSpace
 from hafen.spec import digest as digests
@@ -94,11 +94,13 @@ def digest_of(name: str) -> Digest | None:
     return None
 
 
-def expire(directory: str, seconds: float = KEPT_SECONDS, limit: int = KEPT_BYTES) -> None:
-    """Remove partial blobs that nobody has added to for so long, and the oldest of more than `limit` bytes."""
+def expire(directory: str, held: Collection[str] = (), seconds: float = KEPT_SECONDS, limit: int = KEPT_BYTES) -> None:
+    """Remove partial blobs that nobody has added to for so long, and the oldest of more than `limit` bytes; not those
+    whose digest is `held`."""
     found = []
     for entry in os.scandir(directory):
-        if digest_of(entry.name) is not None:
+        digest = digest_of(entry.name)
+        if digest is not None and digest not in held:
             status = entry.stat(follow_symlinks=False)
             found.append((status.st_mtime, status.st_size, entry.path))
     kept = 0

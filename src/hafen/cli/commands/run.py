@@ -14,7 +14,7 @@ from hafen.cli.session import Streams, carry, check_terminal, detach_keys, signa
 from hafen.client import containers
 from hafen.client.engine import Document, Query
 from hafen.client.transport import Response
-from hafen.errors import HafenError, InvalidArgument, NotFound, NotImplemented, Unavailable
+from hafen.errors import HafenError, InvalidArgument, NotFound, System, Unavailable
 
 NOT_STARTED = 125
 NOT_EXECUTABLE = 126
@@ -147,8 +147,8 @@ def _pull(call: Call, image: str) -> None:
 
     try:
         pull_image(call, image, platform=call.flags.text("platform"), quiet=call.flags.on("quiet"), to_stderr=True)
-    except NotImplemented:
-        raise NotFound(f"No such image: {_with_tag(image)}\n{absent_image(image)}") from None
+    except (NotFound, System) as error:
+        raise type(error)(f"{error.message}\n{absent_image(image)}") from None
 
 
 def _with_tag(image: str) -> str:

@@ -1,0 +1,73 @@
+"""Mirrors, insecure registries and hosts.toml become endpoints in the right order."""
+
+from pathlib import Path
+
+import pytest
+
+from hafen.distribution.endpoint import Rules, check, endpoints, insecure
+from hafen.errors import InvalidArgument
+
+
+def bases(domain: str, rules: Rules = Rules()) -> list[str]:  # noqa: B008 - frozen
+    return [one.base for one in endpoints(domain, rules)]
+
+
+def test_the_hub_and_its_mirrors() -> None:
+    assert bases("docker.io") == ["https://registry-1.docker.io/v2"]
+    found = endpoints("docker.io", Rules(("https://mirror.test/hub/", "http://127.0.0.1:5000")))
+    assert [one.base for one in found] == [
+        "https://mirror.test/hub/v2",
+        "http://127.0.0.1:5000/v2",
+        "https://registry-1.docker.io/v2",
+    ]
+    assert [one.mirror for one in found] == [True, True, False]
+    assert not found[0].push
+    assert bases("quay.test", Rules(("https://mirror.test",))) == ["https://quay.test/v2"]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:5000", "localhost", "localhost:80", "[::1]:5000", "10.1.2.3:1", "reg.test"]
+)
+def test_insecure(host: str) -> None:
+    rules = Rules(insecure=("10.1.0.0/16", "reg.test"))
+    assert insecure(host, rules)
+    found = endpoints(host, rules)
+    assert [one.base for one in found] == [f"https://{host}/v2", f"http://{host}/v2"]
+    assert not any(one.verify for one in found)
+
+
+@pytest.mark.parametrize("host", ["10.2.0.1", "other.test", "reg.test.evil"])
+def test_secure(host: str) -> None:
+    (only,) = endpoints(host, Rules(insecure=("10.1.0.0/16", "reg.test")))
+    assert (only.base, only.verify) == (f"https://{host}/v2", True)
+
+
+def test_hosts_file(tmp_path: Path) -> None:
+    place = tmp_path / "quay.test"
+    place.mkdir()
+    (place / "hosts.toml").write_text(
+        'server = "https://origin.test"\n[host."https://a.test/v2/proxy"]\noverride_path = true\n'
+        'capabilities = ["pull"]\n[host."http://b.test/x"]\nskip_verify = true\n'
+    )
+    found = endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
+    assert [one.base for one in found] == ["https://a.test/v2/proxy", "http://b.test/x/v2", "https://origin.test/v2"]
+    assert [one.verify for one in found] == [True, False, True]
+    assert [one.push for one in found] == [False, True, True]
+    (place / "hosts.toml").write_text("= nonsense")
+    with pytest.raises(InvalidArgument, match=r"hosts\.toml"):
+        endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(("mirror.test",)),
+        Rules(("ftp://mirror.test",)),
+        Rules(("https://user@mirror.test",)),
+        Rules(insecure=("10.0.0.0/99",)),
+        Rules(insecure=("http://reg.test",)),
+    ],
+)
+def test_rules_that_make_no_sense(rules: Rules) -> None:
+    with pytest.raises(InvalidArgument):
+        check(rules)
