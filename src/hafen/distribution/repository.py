@@ -14,7 +14,17 @@ import msgspec
 
 from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Endpoint, Rules, endpoints
-from hafen.distribution.transport import MANIFEST_LIMIT, Refusal, Response, Target, Transport, read, refusal, worded
+from hafen.distribution.transport import (
+    MANIFEST_LIMIT,
+    Refusal,
+    Response,
+    Target,
+    Transport,
+    Unreachable,
+    read,
+    refusal,
+    worded,
+)
 from hafen.errors import Corrupt, HafenError, InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
@@ -240,13 +250,13 @@ async def pause(attempt: int, error: Unavailable) -> None:
 
 
 async def persistent(work: Callable[[], Awaitable[T]]) -> T:
-    """The result of a request that may be repeated."""
+    """The result of a request that may be repeated; where nobody listens, it is not."""
     for attempt in range(1, ATTEMPTS):
         try:
             return await work()
+        except Unreachable:
+            raise
         except Unavailable as error:
-            if "connection refused" in error.message or "no such host" in error.message:
-                raise
             await pause(attempt, error)
     return await work()
 

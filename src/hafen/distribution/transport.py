@@ -46,6 +46,10 @@ class Target:
     follow: bool = True
 
 
+class Unreachable(Unavailable):
+    """There is no connection at all: for the first request that is the answer."""
+
+
 class Transport:
     """Connections and tokens of one operation; `async with`."""
 
@@ -90,7 +94,10 @@ class Transport:
                     response = await self._follow(endpoint, target, again)
             yield response
         finally:
-            response.close() if not response.content.at_eof() else response.release()
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
 
     @asynccontextmanager
     async def ping(self, endpoint: Endpoint, target: Target) -> AsyncIterator[Response]:
@@ -184,14 +191,16 @@ def _failure(what: str, url: str, error: BaseException) -> HafenError:
         cause = error.certificate_error
     if isinstance(cause, ssl.SSLError):
         return System(f"{what}: {tls.describe(cause, host)}")
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Unreachable(f"{what}: dial tcp {host}: i/o timeout")
     if isinstance(error, TimeoutError):
         return Unavailable(f"{what}: net/http: request canceled (Client.Timeout exceeded while awaiting headers)")
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, socket.gaierror):
-            return Unavailable(f"{what}: dial tcp: lookup {urlsplit(url).hostname}: no such host")
+            return Unreachable(f"{what}: dial tcp: lookup {urlsplit(url).hostname}: no such host")
         reason = os.strerror(error.os_error.errno or errno.EIO).lower()
         where = host if urlsplit(url).port else f"{host}:{443 if url.startswith('https') else 80}"
-        return Unavailable(f"{what}: dial tcp {where}: connect: {reason}")
+        return Unreachable(f"{what}: dial tcp {where}: connect: {reason}")
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
         return Unavailable(f"{what}: unexpected EOF")
     return Unavailable(f"{what}: {str(error).lower() or type(error).__name__}")

@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from hafen.distribution.repository import ATTEMPTS, Repository, check_passing, pause, persistent
 from hafen.distribution.transport import Response, Target, refusal
-from hafen.errors import Corrupt, Forbidden, HafenError, System, Unavailable
+from hafen.errors import Corrupt, Forbidden, HafenError, System, Unauthorized, Unavailable
 from hafen.spec.digest import Digest
 
 Open = Callable[[int], AsyncIterator[bytes]]
@@ -42,14 +42,18 @@ class Uploader:
         target = self._target("HEAD", f"blobs/{digest}")
         async with self._repository.transport.request(self._repository.endpoint, target) as response:
             if response.status == 200:
-                return int(response.headers.get("Content-Length", "-1"))
+                length = response.headers.get("Content-Length", "")
+                return int(length) if length.isdigit() else None
             if response.status != 404:
                 raise await _refused(response, target)
             return None
 
     async def mount(self, digest: Digest, path: str) -> bool:
         """Take a blob from the repository `path` of the same registry; whether that was possible."""
-        return await persistent(partial(self._mount, digest, path))
+        try:
+            return await persistent(partial(self._mount, digest, path))
+        except Unauthorized:
+            return False  # of the other repository
 
     async def _mount(self, digest: Digest, path: str) -> bool:
         scope = (*self._repository.scope, f"repository:{path}:pull")

@@ -96,10 +96,12 @@ class Registries:
             async with self._open(wanted, auth, push=True) as target:
                 module = await asyncio.to_thread(import_module, "hafen.distribution.upload")
                 pusher = Pusher(self._store, self._transfers, wanted, module.Uploader(target), report)
-                for one in tags:
-                    await pusher.push(one)
+                try:
+                    for one in tags:
+                        await pusher.push(one)
+                finally:
+                    self._store.sweep()  # what was compressed for it
             self._store.tell("push", wanted.familiar, {"name": wanted.familiar_name})
-            self._store.sweep()
 
         return _messages(operation)
 
