@@ -108,6 +108,50 @@ async def test_what_is_not_http_is_refused(data: bytes, status: int) -> None:
         assert (await ask(path, "GET", "/_ping")).status == 200
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: identity, chunked\r\n",
+        b"Content-Length : 5\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length: 5, 6\r\n",
+        b"Host: other\r\n",
+        b"X: a\0b\r\n",
+        b"X: a\rb\r\n",
+    ],
+)
+async def test_a_head_that_can_be_read_in_two_ways_is_refused(head: bytes) -> None:
+    async with serving(fake()) as path, client(path) as one:
+        one.send(b"GET /_ping HTTP/1.1\r\nHost: x\r\n" + head + b"\r\nGET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await one.answer()).status in (400, 501)
+        assert await one.reader.read() == b""
+
+
+@pytest.mark.parametrize("size", [b"+5", b"0x5", b"-1", b"f" * 17, b"5 5"])
+async def test_a_chunk_of_no_size_is_refused(size: bytes) -> None:
+    async with serving(fake(create=Creation())) as path, client(path) as one:
+        head = request("POST", "/containers/create", content_type=JSON, transfer_encoding="chunked")
+        one.send(head + size + b"\r\nhello\r\n0\r\n\r\n")
+        one.writer.write_eof()
+        assert (await one.answer()).status == 400
+        assert await one.reader.read() == b""
+
+
+async def test_chunks_win_over_a_length_and_the_connection_ends() -> None:
+    async with serving(fake(create=Creation())) as path, client(path) as one:
+        head = request("POST", "/containers/create", content_type=JSON, transfer_encoding="chunked", content_length="4")
+        one.send(head + b'd;x="y"\r\n{"Image":"a"}\r\n0\r\nTrailer: z\r\n\r\nGET /_ping HTTP/1.1\r\nHost: x\r\n\r\n')
+        assert (await one.answer()).status == 201
+        assert await one.reader.read() == b""
+
+
+async def test_a_target_may_be_a_whole_url() -> None:
+    async with serving(fake()) as path:
+        assert (await ask(path, "GET", "http://docker/_ping")).status == 200
+        assert (await ask(path, "GET", "http://docker")).status == 404
+
+
 class Creation:
     def __init__(self) -> None:
         self.requests: list[CreateRequest] = []

@@ -179,8 +179,9 @@ class Connection(asyncio.Protocol):
         self._busy = True
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
-            head = Head(event.method.decode("latin-1"), event.target.decode("latin-1"), headers)
+            head = Head(event.method.decode("latin-1"), origin_form(event.target.decode("latin-1")), headers)
             keep = event.http_version >= b"1.1" and "close" not in headers.get("connection", "").lower()
+            keep = keep and not {"content-length", "transfer-encoding"} <= headers.keys()  # RFC 9112, 6.1
             body = _Body(self, headers)
             if self._eof:
                 self._look()
@@ -190,7 +191,7 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, HijackReply):
                 await self._hijack(answer, body)
                 return False
-            keep = keep and not body.unasked and not self._last
+            keep = keep and not body.unasked and not body.too_long and not self._last
             if isinstance(answer, StreamReply):
                 await self._send_stream(answer, keep, chunked=event.http_version >= b"1.1")
             elif isinstance(answer, FileReply):
@@ -284,9 +285,9 @@ class Connection(asyncio.Protocol):
         if not keep:
             headers.append(("Connection", "close"))
         with reply.file:
-            if self._transport.is_closing():
-                raise ConnectionResetError("the client has gone")
             self._transport.write(self._application.heads.head(reply.status, headers))
+            if self._transport.is_closing():  # which the loop's sendfile takes for a programmer's mistake
+                raise ConnectionResetError("the client has gone")
             if reply.length:
                 sent = await self._loop.sendfile(self._transport, reply.file, reply.offset, reply.length)
                 if sent != reply.length:
@@ -356,6 +357,15 @@ class Connection(asyncio.Protocol):
         await session.run(sock, prefix)
 
 
+def origin_form(target: str) -> str:
+    """Path and query of a target that may have come as a whole URL (RFC 9112, 3.2.2)."""
+    scheme, mark, rest = target.partition("://")
+    if not mark or "/" in scheme:
+        return target
+    _, slash, path = rest.partition("/")
+    return slash + path or "/"
+
+
 class _Body:
     """A request's body, read from the connection on demand."""
 
@@ -364,6 +374,7 @@ class _Body:
         self._expects = headers.get("expect", "").lower() == "100-continue"
         chunked = "transfer-encoding" in headers
         self.length = None if chunked else int(headers.get("content-length", "0"))
+        self._left = self.length or 0  # bytes announced and not read yet
         self.ended = self.length == 0
         self.broken = False  # cut short, or not what its framing says
 
@@ -371,6 +382,11 @@ class _Body:
     def unasked(self) -> bool:
         """The client still waits for `100 Continue`: it may send the body or not, the connection cannot be kept."""
         return self._expects and not self.ended
+
+    @property
+    def too_long(self) -> bool:
+        """More is announced than is skipped to keep the connection: the client is told so in the answer's head."""
+        return not self.ended and self._left > MAX_DRAIN
 
     async def next(self) -> bytes | None:
         expects, self._expects = self._expects, False
@@ -382,6 +398,7 @@ class _Body:
             self.broken = True
             raise
         self.ended = piece is None
+        self._left -= len(piece or b"")
         return piece
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
