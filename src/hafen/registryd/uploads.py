@@ -74,11 +74,12 @@ class Upload:
             self._check_alive()
             hasher = self._hasher if algorithm == self._algorithm else None
             found = digests.finish(hasher or self._read(algorithm), algorithm)
-            self._ended = True
             if found != digest:
+                self._ended = True
                 os.unlink(self._path)
                 raise DigestInvalid(f"provided digest did not match uploaded content: {digest}, the data is {found}")
-            blobs.adopt(self._path, digest)
+            blobs.adopt(self._path, digest)  # where the disk is full the upload stays, for another try
+            self._ended = True
 
     def _read(self, algorithm: str) -> digests.Hasher:
         hasher = digests.new(algorithm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -474,3 +475,24 @@ def test_deletion_switched_off(tmp_path: Path) -> None:
             answer = client("DELETE", f"/v2/a/{path}")
             assert (answer.status, answer.code) == (405, "UNSUPPORTED")
         client.close()
+
+
+def test_a_client_that_goes_away_in_the_middle(registry: RegistryProcess, client: Client, name: str) -> None:
+    """Downloads and uploads that are cut: the one troubles nobody, the other goes on where it was."""
+    data = os.urandom(30 << 20)
+    path = f"/v2/{name}/blobs/{client.push_blob(name, data)}"
+    with socket.create_connection(("127.0.0.1", registry.port)) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+    location = begin(client, name)
+    with socket.create_connection(("127.0.0.1", registry.port)) as sock:
+        sock.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode())
+        sock.sendall(data[: 20 << 20])
+    here = int(client("GET", location).headers["range"].partition("-")[2])
+    rest = client("PATCH", location, data[here + 1 :], {"Content-Range": f"{here + 1}-{len(data) - 1}"})
+    while rest.status == 416:  # the end of the first request was written meanwhile
+        here = int(client("GET", location).headers["range"].partition("-")[2])
+        rest = client("PATCH", location, data[here + 1 :], {"Content-Range": f"{here + 1}-{len(data) - 1}"})
+    assert here > 0
+    assert client("PUT", f"{location}?digest={sha256(data)}").status == 201
+    assert client("GET", path).body == data
