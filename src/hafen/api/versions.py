@@ -68,8 +68,8 @@ def encode(value: object, version: Version) -> bytes:
 
 
 def brief_disk_usage(usage: system.DiskUsage) -> Json:
-    """The sums without the objects they are made of, for whoever does not ask for those. The lists from before 1.53
-    stay beside them: docker-py 7.1 speaks the newest version there is and still reads them."""
+    """The sums without the objects they are made of, for whoever does not ask for those. The lists from before 1.52
+    stay beside them, as in moby: docker-py 7.1 speaks the newest version there is and still reads them."""
     plain = cast(Json, msgspec.to_builtins(usage))
     _old_disk_usage(plain)
     for name in usage.__struct_encode_fields__:
@@ -260,7 +260,7 @@ def _names_among_aliases(item: Json) -> None:
 
 
 CHANGES: Final[tuple[Change, ...]] = (
-    Change((1, 53), system.DiskUsage, _old_disk_usage),
+    Change((1, 52), system.DiskUsage, _old_disk_usage),
     Change((1, 52), system.DiskUsage, _absent("ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage")),
     Change((1, 52), event.Event, _old_event),
     Change((1, 52), container.ContainerInspect, _old_network_settings),

@@ -112,8 +112,7 @@ def test_disk_usage_was_lists() -> None:
         image_usage=ImageUsage(total_size=9, items=[ImageSummary(size=9)]),
         container_usage=ContainerUsage(items=[ContainerSummary(id="c")]),
     )
-    assert set(answer(usage, 55)) == {"ImageUsage", "ContainerUsage"}
-    assert set(answer(usage, 52)) >= {"ImageUsage", "LayersSize", "Images"}
+    assert set(answer(usage, 52)) == {"ImageUsage", "ContainerUsage"}
     brief: dict[str, Any] = versions.brief_disk_usage(usage)
     assert (brief["LayersSize"], brief["Images"][0]["Size"]) == (9, 9)
     assert brief["ImageUsage"]["TotalSize"] == 9

@@ -54,7 +54,7 @@ async def disk_usage(request: Request, services: Services) -> Answer:
         if name not in _USAGES:
             raise InvalidArgument(f"unknown object type: {name}")
     usage = await services.system.df(types)
-    if request.version >= (1, 53) and not request.query.flag("verbose"):
+    if request.version >= (1, 52) and not request.query.flag("verbose"):
         return JsonReply(versions.brief_disk_usage(usage))
     return JsonReply(usage)
 
