@@ -111,7 +111,7 @@ async def test_import_makes_an_image_of_one_layer(images: Bench) -> None:
     assert (image.config.cmd, image.config.env, image.config.labels) == (["sh"], ["A=b"], {"x": "y"})
     assert image.document.rootfs.diff_ids == [digests.of(ROOT_TAR)]
     assert images.content_of("imp:1") == {"bin/sh": b"shell", "etc/.wh.kept": b"w"}, "no whiteouts in a root"
-    assert ("import", "imp:1") in images.events
+    assert ("import", identity) in images.events
     shown = await images.images.inspect(identity[:20])
     assert (shown.repo_tags, shown.comment, shown.size) == (["imp:1"], "Imported from -", 6)
 
