@@ -42,8 +42,8 @@ def test_an_image_that_is_not_here(client: docker.DockerClient) -> None:
         client.images.get("surely_not_here")
     with pytest.raises(ImageNotFound):
         client.images.remove("surely_not_here")
-    with pytest.raises(ImageNotFound, match="No such image: some.registry/name:latest"):
-        client.api.inspect_image("some.registry//name")  # Docker leads to the path without what is empty
+    with pytest.raises(ImageNotFound, match="No such image: somewhere/name:latest"):
+        client.api.inspect_image("somewhere//name")  # Docker leads to the path without what is empty
 
 
 def test_images_are_saved_and_loaded(client: docker.DockerClient) -> None:
