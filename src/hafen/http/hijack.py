@@ -7,8 +7,9 @@ import socket
 
 from hafen.kernel.unix import has_unread
 
-_HEAD_LOOKS = 300
-_HEAD_PAUSE = 0.0003  # seconds between two looks; the kernel does not tell when a client reads
+_HEAD_LOOKS = 120
+_QUICK_LOOKS = 20  # a client that waits for the head reads it within these, and a sleep takes a millisecond
+_HEAD_PAUSE = 0.001  # seconds between two looks; the kernel does not tell when a client reads
 
 
 def take_socket(transport: asyncio.Transport) -> socket.socket:
@@ -26,7 +27,7 @@ async def wait_head_read(sock: socket.socket) -> None:
     """
     if sock.family != socket.AF_UNIX:
         return
-    for _ in range(_HEAD_LOOKS):
+    for look in range(_HEAD_LOOKS):
         if not has_unread(sock):
             return
-        await asyncio.sleep(_HEAD_PAUSE)
+        await asyncio.sleep(0 if look < _QUICK_LOOKS else _HEAD_PAUSE)
