@@ -9,7 +9,15 @@ from typing import Final
 
 from hafen.errors import HafenError
 from hafen.http.message import Answer, FileReply, Reply
-from hafen.registryd.errors import BlobUnknown, DigestInvalid, RangeInvalid, SizeInvalid, Unsupported
+from hafen.registryd.errors import (
+    BlobUnknown,
+    DigestInvalid,
+    QuotaExceeded,
+    RangeInvalid,
+    SizeInvalid,
+    Unsupported,
+)
+from hafen.registryd.quotas import exceeded
 from hafen.registryd.request import Parts, Request, parse_digest
 from hafen.registryd.uploads import Upload
 from hafen.spec.digest import Digest
@@ -88,7 +96,7 @@ async def begin(request: Request, parts: Parts) -> Answer:
     if digest is None:
         return Reply(202, headers=_progress(request, upload))
     try:
-        await _receive(request, parts, upload, upload.begin(0))
+        await _receive(request, parts, upload, upload.begin(0), digest)
         return await _commit(request, parts, upload, digest)
     except BaseException:
         upload.drop()
@@ -104,6 +112,7 @@ def _mount(request: Request, parts: Parts) -> Answer | None:
     for holder in holders:
         size = parts.rows.linked(holder, digest)
         if size is not None and parts.access.may(request.user, holder, "pull"):
+            parts.quotas.require(request.name, digest, size)
             parts.rows.link(request.name, digest, size)
             return _created(request, digest)
     return None
@@ -133,7 +142,7 @@ async def finish(request: Request, parts: Parts) -> Answer:
     upload = parts.uploads.find(request.name, request.rest)
     digest = parse_digest(request.first("digest"))
     turn = await parts.in_thread(upload.begin, _chunk_start(request))
-    await _receive(request, parts, upload, turn)
+    await _receive(request, parts, upload, turn, digest)
     return await _commit(request, parts, upload, digest)
 
 
@@ -151,8 +160,23 @@ def _chunk_start(request: Request) -> int | None:
     return first
 
 
-async def _receive(request: Request, parts: Parts, upload: Upload, turn: int) -> None:
-    """The body into the upload: a batch is written while the next one arrives."""
+async def _receive(request: Request, parts: Parts, upload: Upload, turn: int, digest: Digest | None = None) -> None:
+    """The body into the upload. QuotaExceeded, and the upload is over, where it cannot become a blob; what of a body is
+    too much is not waited for."""
+    room = parts.quotas.room(request.name, digest)
+    try:
+        if room is not None and upload.size + (request.body.length or 0) > room:
+            raise exceeded(request.name, upload.size + (request.body.length or 0), room)
+        await _write(request, parts, upload, turn, room)
+    except QuotaExceeded:
+        await parts.in_thread(upload.drop)
+        parts.uploads.forget(upload)
+        raise
+
+
+async def _write(request: Request, parts: Parts, upload: Upload, turn: int, room: int | None) -> None:
+    """A batch is written while the next one arrives."""
+    total = upload.size
     pieces: list[bytes] = []
     size = 0
     writing: asyncio.Future[None] | None = None
@@ -160,6 +184,9 @@ async def _receive(request: Request, parts: Parts, upload: Upload, turn: int) ->
         async for piece in request.body:
             pieces.append(piece)
             size += len(piece)
+            total += len(piece)
+            if room is not None and total > room:
+                raise exceeded(request.name, total, room)
             if size >= BATCH:
                 if writing:
                     await writing
@@ -184,8 +211,9 @@ async def _commit(request: Request, parts: Parts, upload: Upload, digest: Digest
         except DigestInvalid:
             parts.uploads.forget(upload)
             raise
+        parts.uploads.forget(upload)
+        parts.quotas.require(request.name, digest, upload.size)  # others may have been quicker
         parts.rows.link(request.name, digest, upload.size)
-    parts.uploads.forget(upload)
     return _created(request, digest)
 
 

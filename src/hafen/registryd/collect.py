@@ -45,6 +45,9 @@ class Collector:
         self._limits = limits
         self._started = time.time()
         self._renewed: dict[tuple[str, Digest], float] = {}
+        self.collections = 0  # since the start, as the next two
+        self.failed = 0
+        self.removed = 0  # blobs
 
     def renew(self, repository: str, digest: Digest) -> None:
         """A client has been told that the blob is there."""
@@ -57,6 +60,7 @@ class Collector:
             try:
                 await self.sweep(in_thread)
             except Exception:
+                self.failed += 1
                 log.exception("garbage collection failed")
 
     async def sweep(self, in_thread: Callable[[Callable[[], object]], Awaitable[object]]) -> int:
@@ -71,8 +75,10 @@ class Collector:
                 if digest not in self._leases.held and not self._rows.known(digest):
                     self._blobs.bury(digest)
                     removed += 1
+                    self.removed += 1
             await asyncio.sleep(0)
         await in_thread(self._blobs.empty_grave)
+        self.collections += 1
         if removed or expired:
             log.info("garbage collection: %d blobs, %d abandoned uploads", removed, expired)
         return removed

@@ -78,6 +78,10 @@ class Unsupported(InvalidArgument):
     """The method is not known here, or switched off."""
 
 
+class QuotaExceeded(Forbidden):
+    """More bytes than the repositories under a prefix may have."""
+
+
 class InUse(Conflict):
     """A manifest of this repository needs what was to be deleted."""
 

@@ -9,20 +9,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hafen.errors import HafenError, InvalidArgument, System
 from hafen.http.server import Server
 from hafen.http.sockets import server_context, tcp_socket
-from hafen.registryd import access
+from hafen.registryd import access, quotas, webhooks
 from hafen.registryd.app import Registry
 from hafen.registryd.collect import Collector, Limits
+from hafen.registryd.metrics import Metrics
 from hafen.registryd.request import Parts
 from hafen.registryd.rows import MIGRATIONS, Rows
 from hafen.registryd.store import LocalBlobs
 from hafen.registryd.uploads import Uploads
+from hafen.registryd.webhooks import Hook, Webhooks
 from hafen.storage.collect import Leases
 from hafen.storage.database import Database
 
@@ -45,6 +47,8 @@ class Config:
     rules: str
     may_delete: bool
     limits: Limits
+    quotas: Mapping[str, int] = field(default_factory=dict)  # bytes by prefix
+    webhooks: Sequence[Hook] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +77,9 @@ def parse(arguments: Sequence[str]) -> Config:
     add("--gc-interval", type=float, default=defaults.interval, metavar="SECONDS", help="between collections")
     add("--gc-grace", type=float, default=defaults.grace, metavar="SECONDS", help="a blob may wait for its manifest")
     add("--upload-expiry", type=float, default=defaults.upload, metavar="SECONDS", help="an upload may rest")
+    add("--quota", action="append", default=[], metavar="PREFIX=SIZE", help="team=20g; * is everything; repeatable")
+    add("--webhook", action="append", default=[], metavar="URL[,OPTION...]",
+        help="tell of changes: events=push+delete, secret-file=FILE; repeatable")  # fmt: skip
     flags = parser.parse_args(arguments)
     if bool(flags.tls_cert) != bool(flags.tls_key):
         raise InvalidArgument("TLS needs --tls-cert and --tls-key")
@@ -82,8 +89,9 @@ def parse(arguments: Sequence[str]) -> Config:
         raise InvalidArgument("times are seconds from 0 on, and an interval is more than 0")
     limits = Limits(flags.gc_interval, flags.gc_grace, flags.upload_expiry)
     return Config(
-        flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.htpasswd, flags.rules, not flags.no_delete, limits
-    )
+        flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.htpasswd, flags.rules, not flags.no_delete, limits,
+        quotas.parse(flags.quota), [webhooks.parse(word, _text) for word in flags.webhook],
+    )  # fmt: skip
 
 
 def _access(config: Config) -> access.Access:
@@ -115,16 +123,22 @@ async def serve(config: Config) -> None:
         rows, blobs, leases = Rows(database), LocalBlobs(config.root), Leases()
         uploads = Uploads(config.root, rows)
         collector = Collector(rows, blobs, uploads, leases, config.limits)
-        parts = Parts(rows, blobs, uploads, collector, leases, allowed, executor, config.may_delete)
+        hooks = Webhooks(rows, config.webhooks, "https" if context else "http")
+        parts = Parts(
+            rows, blobs, uploads, collector, leases, allowed, executor, quotas.Quotas(rows, config.quotas), hooks,
+            Metrics(), config.may_delete,
+        )  # fmt: skip
         sock = tcp_socket(config.address)
         async with asyncio.TaskGroup() as tasks, Server(Registry(parts)) as server:
             await server.listen(sock, context)
             collecting = tasks.create_task(collector.run(parts.in_thread))
+            telling = tasks.create_task(hooks.run())
             host, port = sock.getsockname()[:2]
             _warn(host, context is not None, allowed.asks)
             log.info("listening on %s port %d", host, port)
             await _wait_told()
             collecting.cancel()
+            telling.cancel()
     finally:
         executor.shutdown()
         database.close()

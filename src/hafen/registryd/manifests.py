@@ -18,6 +18,7 @@ from hafen.registryd.errors import (
 )
 from hafen.registryd.request import Parts, Request, page_size, parse_digest
 from hafen.registryd.rows import Stored
+from hafen.registryd.webhooks import Target
 from hafen.spec import digest as digests
 from hafen.spec import reference
 
@@ -52,11 +53,16 @@ async def put(request: Request, parts: Parts) -> Answer:
         raise DigestInvalid(f"provided digest did not match uploaded content: {expected}, the data is {digest}")
     manifest = manifests.parse(data, request.headers.get("content-type", ""))
     parts.rows.check(request.name, manifest)
+    parts.quotas.require(request.name, digest, len(data))
     with parts.leases.operation() as lease:
         lease.hold(digest)
         if not parts.rows.knows_manifest(digest):
             await parts.in_thread(parts.blobs.put, data, digest)
-        parts.rows.put(request.name, digest, len(data), manifest, every)
+        with parts.rows.together():
+            parts.rows.put(request.name, digest, len(data), manifest, every)
+            for tag in every or [""]:
+                target = Target(request.name, digest, len(data), manifest.media_type, tag)
+                parts.webhooks.record("push", target, request.origin())
     headers: Headers = (
         ("Location", f"/v2/{request.name}/manifests/{digest}"), ("Docker-Content-Digest", digest),
     )  # fmt: skip
@@ -82,12 +88,16 @@ async def _read(request: Request) -> bytes:
 async def delete(request: Request, parts: Parts) -> Answer:
     if not parts.may_delete:
         raise Unsupported("deletion is switched off")
-    if ":" in request.rest:
-        found = parts.rows.remove_manifest(request.name, parse_digest(request.rest))
-    else:
-        found = parts.rows.remove_tag(request.name, request.rest)
-    if not found:
-        raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
+    digest = parse_digest(request.rest) if ":" in request.rest else None
+    with parts.rows.together():
+        if digest:
+            found = parts.rows.remove_manifest(request.name, digest)
+        else:
+            found = parts.rows.remove_tag(request.name, request.rest)
+        if not found:
+            raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
+        target = Target(request.name, digest) if digest else Target(request.name, tag=request.rest)
+        parts.webhooks.record("delete", target, request.origin())
     return Reply(202)
 
 

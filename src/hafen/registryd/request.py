@@ -15,9 +15,12 @@ from hafen.http.message import Body, Head, Headers
 from hafen.registryd.access import Access
 from hafen.registryd.collect import Collector
 from hafen.registryd.errors import DigestInvalid, NameInvalid, PageInvalid
+from hafen.registryd.metrics import Metrics
+from hafen.registryd.quotas import Quotas
 from hafen.registryd.rows import Rows
 from hafen.registryd.store import Blobs
 from hafen.registryd.uploads import Uploads
+from hafen.registryd.webhooks import Origin, Webhooks
 from hafen.spec import digest as digests
 from hafen.spec import reference
 from hafen.spec.digest import Digest
@@ -43,6 +46,9 @@ class Parts:
     leases: Leases
     access: Access
     executor: Executor
+    quotas: Quotas
+    webhooks: Webhooks
+    metrics: Metrics
     may_delete: bool = True
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
@@ -66,6 +72,10 @@ class Request:
     def digest(self) -> Digest:
         """`rest` as a digest; DigestInvalid where it is none."""
         return parse_digest(self.rest)
+
+    def origin(self) -> Origin:
+        """For what is told of it elsewhere."""
+        return Origin(self.method, self.headers, self.user)
 
     def first(self, name: str) -> str:
         """A query parameter; empty where it is absent."""

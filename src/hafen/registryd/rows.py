@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,7 +70,19 @@ CREATE TABLE uploads (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_REGISTRY_1,)
+_REGISTRY_2 = """
+CREATE TABLE notifications (
+    number INTEGER PRIMARY KEY,
+    hook TEXT NOT NULL,                        -- URL
+    event TEXT NOT NULL,                       -- JSON
+    created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL,                 -- that failed
+    next_at REAL NOT NULL                      -- when to try again
+);
+CREATE INDEX notifications_next ON notifications (hook, next_at, number);
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2)
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
 
@@ -83,6 +96,34 @@ class Stored:
     size: int
     artifact_type: str
     annotations: str  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """An event that waits for its webhook; times are Unix seconds."""
+
+    number: int
+    event: str  # JSON
+    created_at: float
+    attempts: int
+    next_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many there are of each, but `blob_bytes`. A blob counts once, however many repositories have it."""
+
+    repositories: int
+    manifests: int
+    tags: int
+    blobs: int
+    blob_bytes: int
+    uploads: int
+    notifications: int
+
+
+# A prefix (?1) covers the name itself and what is below it; `0` is the character after `/`. Empty covers everything.
+_UNDER = "(?1 = '' OR name = ?1 OR (name > ?1 || '/' AND name < ?1 || '0'))"
 
 
 class Rows:
@@ -102,6 +143,21 @@ class Rows:
         assert found is not None
         return found
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The changes inside happen all or not at all."""
+        with self._database.transaction():
+            yield
+
+    def totals(self) -> Totals:
+        row = self._database.row(
+            "SELECT (SELECT COUNT(DISTINCT repository) FROM manifests), (SELECT COUNT(*) FROM manifests), "
+            "(SELECT COUNT(*) FROM tags), COUNT(*), COALESCE(SUM(size), 0), (SELECT COUNT(*) FROM uploads), "
+            "(SELECT COUNT(*) FROM notifications) FROM (SELECT DISTINCT digest, size FROM links)"
+        )
+        assert row is not None
+        return Totals(*(int(value or 0) for value in row))
+
     # Repositories
 
     def exists(self, name: str) -> bool:
@@ -115,6 +171,35 @@ class Rows:
             (last, limit),
         )
         return [str(name) for (name,) in rows]
+
+    def named_like(self, term: str) -> list[str]:
+        """Names with `term` in them, in order, of those that hold a manifest."""
+        rows = self._database.query(
+            "SELECT name FROM repositories WHERE instr(name, ?) "
+            "AND EXISTS (SELECT 1 FROM manifests WHERE repository = id) ORDER BY name",
+            (term,),
+        )
+        return [str(name) for (name,) in rows]
+
+    # Quotas
+
+    def used(self, prefix: str) -> int:
+        """Bytes of the blobs and manifests of the repositories under a prefix; each counts once."""
+        row = self._database.row(
+            f"SELECT SUM(size) FROM (SELECT digest, size FROM links JOIN repositories ON id = repository WHERE {_UNDER}"
+            f" UNION SELECT digest, size FROM manifests JOIN repositories ON id = repository WHERE {_UNDER})",
+            (prefix,),
+        )
+        return 0 if row is None else int(row[0] or 0)
+
+    def held(self, prefix: str, digest: Digest) -> bool:
+        """Whether a repository under the prefix has this blob or manifest."""
+        row = self._database.row(
+            f"SELECT 1 FROM links JOIN repositories ON id = repository WHERE digest = ?2 AND {_UNDER} UNION ALL "
+            f"SELECT 1 FROM manifests JOIN repositories ON id = repository WHERE digest = ?2 AND {_UNDER} LIMIT 1",
+            (prefix, digest),
+        )
+        return row is not None
 
     # Blobs
 
@@ -274,6 +359,52 @@ class Rows:
 
     def uploads(self) -> set[str]:
         return {str(identifier) for (identifier,) in self._database.query("SELECT id FROM uploads")}
+
+    # Notifications
+
+    def notify(self, hook: str, event: str, limit: int, done: Callable[[], None]) -> int:
+        """Queue an event, a part of the transaction that is open; `done` is called after its commit. The oldest over
+        the limit go: how many."""
+        now = time.time()
+        self._database.execute(
+            "INSERT INTO notifications (hook, event, created_at, attempts, next_at) VALUES (?, ?, ?, 0, ?)",
+            (hook, event, now, now),
+        )
+        self._database.when_done(done)
+        return self._database.execute(
+            "DELETE FROM notifications WHERE hook = ?1 AND number <= (SELECT number FROM notifications "
+            "WHERE hook = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            (hook, limit),
+        ).rowcount
+
+    def next_notification(self, hook: str) -> Notification | None:
+        """The one whose time comes first."""
+        row = self._database.row(
+            "SELECT number, event, created_at, attempts, next_at FROM notifications WHERE hook = ? "
+            "ORDER BY next_at, number LIMIT 1",
+            (hook,),
+        )
+        if row is None:
+            return None
+        number, event, created_at, attempts, next_at = row
+        return Notification(
+            int(number or 0), str(event), float(created_at or 0), int(attempts or 0), float(next_at or 0)
+        )
+
+    def postpone_notification(self, number: int, next_at: float) -> None:
+        """After a failed attempt."""
+        self._database.execute(
+            "UPDATE notifications SET attempts = attempts + 1, next_at = ? WHERE number = ?", (next_at, number)
+        )
+
+    def end_notification(self, number: int) -> None:
+        self._database.execute("DELETE FROM notifications WHERE number = ?", (number,))
+
+    def keep_notifications(self, hooks: Sequence[str]) -> None:
+        """Drop those of all other hooks."""
+        self._database.execute(
+            "DELETE FROM notifications WHERE hook NOT IN (SELECT value FROM json_each(?))", (json.dumps(hooks),)
+        )
 
     # Collection
 

@@ -385,7 +385,7 @@ def test_names_may_hold_the_words_of_the_paths(client: Client, name: str) -> Non
 def test_unknown_methods_and_paths(client: Client, name: str) -> None:
     assert client("POST", f"/v2/{name}/tags/list").code == "UNSUPPORTED"
     assert client("PATCH", f"/v2/{name}/manifests/x", b"y").status == 405
-    assert client("GET", "/v1/search").status == 404
+    assert client("GET", "/v1/repositories/x/tags").status == 404
 
 
 # Referrers
