@@ -53,12 +53,12 @@ async def put(request: Request, parts: Parts) -> Answer:
         raise DigestInvalid(f"provided digest did not match uploaded content: {expected}, the data is {digest}")
     manifest = manifests.parse(data, request.headers.get("content-type", ""))
     parts.rows.check(request.name, manifest)
-    parts.quotas.require(request.name, digest, len(data))
     with parts.leases.operation() as lease:
         lease.hold(digest)
         if not parts.rows.knows_manifest(digest):
             await parts.in_thread(parts.blobs.put, data, digest)
         with parts.rows.together():
+            parts.quotas.require(request.name, digest, len(data))
             parts.rows.put(request.name, digest, len(data), manifest, every)
             for tag in every or [""]:
                 target = Target(request.name, digest, len(data), manifest.media_type, tag)

@@ -72,6 +72,18 @@ def test_a_mount_from_elsewhere_counts(client: Client) -> None:
     assert refused(client("POST", f"/v2/team/a/blobs/uploads/?mount={sha256(BIG)}&from=other"))
 
 
+def test_of_uploads_that_fit_one_by_one_the_later_is_refused(client: Client) -> None:
+    first, second = BIG, BIG[:-1]
+    uploads = [(client("POST", "/v2/team/a/blobs/uploads/").location, data) for data in (first, second)]
+    for location, data in uploads:
+        assert client("PATCH", location, data).status == 202
+    answers = [client("PUT", f"{location}?digest={sha256(data)}") for location, data in uploads]
+    assert answers[0].status == 201
+    assert refused(answers[1])
+    assert client("GET", uploads[1][0]).code == "BLOB_UPLOAD_UNKNOWN"
+    assert client("HEAD", f"/v2/team/a/blobs/{sha256(second)}").status == 404
+
+
 def test_a_manifest_counts(client: Client) -> None:
     filler = b"f" * (LIMIT - len(EMPTY) - 10)
     for blob in (EMPTY, filler):
