@@ -27,6 +27,7 @@ _SYS_ADMIN = caps.mask(["CAP_SYS_ADMIN"])
 
 _CGROUP = Phase("entering the cgroup")
 _NAMESPACES = Phase("entering namespaces")
+_SCORE = Phase("setting the OOM score")
 _USER_NAMESPACE = Phase("waiting for the user namespace's id maps")
 _IDENTITY = Phase("resolving the user")
 _PLACEMENT = Phase("setting scheduler, I/O priority, memory policy and personality")
@@ -79,6 +80,8 @@ def become(stage: Stage, order: Order, plan: Plan) -> NoReturn:
         _isolate(stage, order)
         if plan.user_namespace:
             _become_namespace_root(stage, maps=bool(plan.clone_flags & consts.CLONE_NEWUSER))
+        else:  # there the parent has the right to
+            _set_oom_score(stage, order)
         stage.doing(_NAMESPACES)
         _join_namespaces(plan)
         if plan.cgroup_namespace:  # not by clone3: its root is the cgroup that we are in, and now we are in ours
@@ -99,6 +102,7 @@ def join(stage: Stage, order: Order, pidfd: int, flags: int) -> NoReturn:
     try:
         _enter_cgroup(stage, order)
         _isolate(stage, order)
+        _set_oom_score(stage, order)
         stage.doing(_NAMESPACES)
         namespaces.setns(pidfd, flags)
         if flags & consts.CLONE_NEWUSER:
@@ -131,6 +135,13 @@ def _isolate(stage: Stage, order: Order) -> None:
             process.join_session_keyring(order.keyring)
         except OSError as error:  # ENOSYS without CONFIG_KEYS, EDQUOT, EPERM under a filter: not vital
             stage.warnings.append(f"no session keyring of its own: {error.strerror}")
+
+
+def _set_oom_score(stage: Stage, order: Order) -> None:
+    if order.process.oom_score_adj is not None:
+        stage.doing(_SCORE)
+        warning = identity.set_oom_score("self", order.process.oom_score_adj)
+        stage.warnings += [warning] if warning else []
 
 
 def _become_namespace_root(stage: Stage, *, maps: bool) -> None:

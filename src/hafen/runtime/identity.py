@@ -225,9 +225,9 @@ def _words(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else str(value)
 
 
-def set_oom_score(pid: int, score: int) -> str:
-    """Write `score` for `pid`; "" or the warning that it was left where lowering it needs CAP_SYS_RESOURCE."""
-    path = f"/proc/{pid}/oom_score_adj"
+def set_oom_score(process: str, score: int) -> str:
+    """Write `score` for a process, a pid or `self`; "" or the warning that it was left where lowering needs a right."""
+    path = f"/proc/{process}/oom_score_adj"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:  # an exec that has ended already, and whose parent was quick

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from hafen.errors import Conflict, HafenError, StartFailed, System
 from hafen.kernel import consts, namespaces, process
 from hafen.kernel.cgroup import Cgroup
-from hafen.runtime import child, hooks, identity
+from hafen.runtime import child, hooks
 from hafen.runtime.child import Order, Stdio
 from hafen.runtime.parent import DEFAULT, Options, Running, compiled, end, hierarchy, open_cgroup, receive
 from hafen.runtime.plan import check_process
@@ -20,7 +20,6 @@ from hafen.spec.runtime_config import Config, Process
 
 _FIND = Phase("finding the container's process")
 _CLONE = Phase("creating the process")
-_SCORE = Phase("setting the OOM score")
 _CHILD = Phase("waiting for the process")
 
 
@@ -30,14 +29,11 @@ class Joining:
     For callers that wait for other things too: `fileno` is readable whenever `advance` can go on. A failure ends it.
     """
 
-    def __init__(
-        self, channel: Channel, launched: process.Child, cgroup: Cgroup, warnings: tuple[str, ...], reap: bool
-    ) -> None:
+    def __init__(self, channel: Channel, launched: process.Child, cgroup: Cgroup, reap: bool) -> None:
         self.pid = launched.pid
         self._channel = channel
         self._launched = launched
         self._cgroup = cgroup
-        self._warnings = warnings
         self._reap = reap
         self._console: int | None = None
         self._start_time = 0
@@ -63,7 +59,7 @@ class Joining:
         self._channel.close()
         body = self._ready.body
         trace = tuple((name, at // 1000) for name, at in body["trace"])
-        warnings = (*self._warnings, *body["warnings"])
+        warnings = tuple(body["warnings"])
         return Running(self.pid, self._launched.pidfd, self._start_time, self._console, self._cgroup, warnings, trace)
 
     def _get_ready(self) -> None:
@@ -158,14 +154,10 @@ def launch(
                 child.join(stage, order, pidfd, flags & ~consts.CLONE_NEWPID)
             undo.callback(end, launched, reap=reap)
             opened.close()
-            warnings = []
-            if wanted.oom_score_adj is not None:
-                current = _SCORE
-                warnings = [identity.set_oom_score(launched.pid, wanted.oom_score_adj)]
         except OSError as error:
             raise typed(error, current) from None
         undo.pop_all()
-        return Joining(ours, launched, cgroup, tuple(filter(None, warnings)), reap)
+        return Joining(ours, launched, cgroup, reap)
 
 
 def _enter_pid_namespace(pidfd: int, opened: ExitStack) -> None:

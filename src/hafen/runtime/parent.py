@@ -328,14 +328,14 @@ def _open_sources(
 def _settle(created: Created, config: Config, the_plan: Plan, ours: Channel, sequence: _Sequence) -> None:
     """What only we may do to the child while it works."""
     linux = config.linux
+    if the_plan.user_namespace and the_plan.process.oom_score_adj is not None:
+        sequence.doing(_SCORE)
+        warning = identity.set_oom_score(str(created.pid), the_plan.process.oom_score_adj)
+        created.warnings += [warning] if warning else []
     if the_plan.clone_flags & consts.CLONE_NEWUSER:
         sequence.doing(_MAPS)
         namespaces.write_id_maps(created.pid, id_maps(linux.uid_mappings), id_maps(linux.gid_mappings))
         ours.send("maps")
-    if the_plan.process.oom_score_adj is not None:
-        sequence.doing(_SCORE)
-        warning = identity.set_oom_score(created.pid, the_plan.process.oom_score_adj)
-        created.warnings += [warning] if warning else []
 
 
 def receive(channel: Channel, pidfd: int, cgroup: Cgroup) -> Message:

@@ -92,7 +92,7 @@ def test_tcp_where_it_is_asked_for(base: Path) -> None:
     [
         (("-H", "tcp://127.0.0.1:2375"), "would give root on this machine"),
         (("--config-file", "/absent"), "configuration file /absent"),
-        (("--log-driver", "syslog"), "log driver syslog is not implemented yet"),
+        (("--log-driver", "awslogs"), "the log driver awslogs is not implemented"),
         (("--storage-driver", "zfs"), "unknown storage driver zfs"),
     ],
 )

@@ -58,7 +58,7 @@ async def test_what_cannot_start_says_why_and_leaves_nothing(
 
 
 async def test_an_unknown_log_driver_is_refused(world: World) -> None:
-    for driver, kind in (("bogus", errors.InvalidArgument), ("journald", errors.NotImplemented)):
+    for driver, kind in (("bogus", errors.InvalidArgument), ("awslogs", errors.NotImplemented)):
         request = world.request("true")
         request = world.request("true", log=type(request.log)(driver, request.log.directory))
         with pytest.raises(kind, match=driver):
@@ -105,7 +105,7 @@ async def test_stdin_stays_open_for_the_next_client_unless_once(world: World) ->
         assert await stream.until(word) == word
         stream.end_input()
         assert await stream.rest() == b""
-        assert await stream.client.done == "detach"
+        assert await stream.client.done == "gone"
     assert not shim.exited.done()
 
 

@@ -43,7 +43,7 @@ async def test_everything_works_after_each_sleep(world: World) -> None:
         await stream.send(round + b"\n")
         await stream.until(b"got " + round + b"\n")
         stream.end_input()
-        assert await stream.client.done == "detach"
+        assert await stream.client.done == "gone"
         await asleep(shim)
         out = world.stream()
         handle = await shim.exec("e1", process_args("sh", "-c", "echo hi; exit 3"), out.client)
