@@ -278,14 +278,34 @@ def _position(reader: LogReader, selection: Selection) -> None:
 
 def _multiplexed(pieces: list[tuple[int, bytes]]) -> bytes:
     """A frame for each line, as clients expect who take frames for lines (docker-py's `logs(stream=True)`)."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for stream, data in pieces:
         *lines, rest = data.split(b"\n")
-        for line in lines:
-            parts += (stdcopy.header(stream, len(line) + 1), line, b"\n")
+        between = _BETWEEN[stream]
+        if lines:
+            text = b"".join([part for line in lines for part in (between[len(line)], line)])
+            parts += (memoryview(text)[1:], b"\n")
         if rest:
             parts += (stdcopy.header(stream, len(rest)), rest)
     return b"".join(parts)
+
+
+class _Between(dict[int, bytes]):
+    """What stands between two lines of a stream, by the length of the second: the newline and the next header."""
+
+    def __init__(self, stream: int) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def __missing__(self, length: int) -> bytes:
+        found = b"\n" + stdcopy.header(self._stream, length + 1)
+        if length < _USUAL_LINE:
+            self[length] = found
+        return found
+
+
+_USUAL_LINE = 1024  # bytes; headers of longer ones are not kept
+_BETWEEN = {stream: _Between(stream) for stream in (stdcopy.STDOUT, stdcopy.STDERR)}
 
 
 def parse_time(text: str | None) -> int | None:
