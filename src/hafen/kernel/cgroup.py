@@ -106,9 +106,6 @@ class Hierarchy(Protocol):
     def tidy(self, path: str) -> None:
         """Removes the cgroup of that path where nothing is in it, neither process nor child; leaves it otherwise."""
 
-    def cpuset(self) -> tuple[str, str]:
-        """CPUs and memory nodes that can be given, as in "0-3", "0"."""
-
 
 def open_hierarchy() -> Hierarchy:
     """The hierarchies that are mounted. ENOENT where there are none."""

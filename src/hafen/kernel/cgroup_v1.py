@@ -63,13 +63,6 @@ class HierarchyV1:
         for _, directory in self.open(path).parts:
             cgroupfs.remove_if_empty(directory)
 
-    def cpuset(self) -> tuple[str, str]:
-        for mounted in self._v1:
-            if "cpuset" in mounted.controllers:
-                top = mounted.mount_point
-                return read(f"{top}/cpuset.effective_cpus").strip(), read(f"{top}/cpuset.effective_mems").strip()
-        raise OSError(errno.ENOENT, "find the cgroup controller cpuset: it is not mounted")
-
     def _make(self, mounted: MountedHierarchy, directory: str) -> bool:
         """Whether the directory is new."""
         new = True

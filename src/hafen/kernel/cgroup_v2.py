@@ -43,10 +43,6 @@ class HierarchyV2:
     def tidy(self, path: str) -> None:
         cgroupfs.remove_if_empty(self.open(path).directory)
 
-    def cpuset(self) -> tuple[str, str]:
-        top = self._mounted.mount_point
-        return read(f"{top}/cpuset.cpus.effective").strip(), read(f"{top}/cpuset.mems.effective").strip()
-
 
 class CgroupV2:
     def __init__(self, path: str, directory: str) -> None:

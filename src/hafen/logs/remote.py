@@ -24,7 +24,7 @@ class RemoteDriver:
         return cache_options(options) is not None
 
     def validate(self, options: Options) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each driver has its own
 
     def path(self, log: LogFile) -> str:
         return ""
@@ -37,7 +37,7 @@ class RemoteDriver:
         return DiscardWriter() if cached is None else _CACHE.writer(log, cached, {}, background)
 
     def sender(self, source: Source, options: Options) -> LogSender:
-        raise NotImplementedError
+        raise NotImplementedError  # each driver has its own
 
     def reader(self, log: LogFile) -> LogReader:
         return _CACHE.reader(log)

@@ -152,11 +152,3 @@ def parse_signal(text: str) -> int:
         return int(signals.Signals[f"SIG{name}"])
     except KeyError:
         raise InvalidArgument(f"invalid signal: {text}") from None
-
-
-def signal_name(number: int) -> str:
-    """`SIGTERM` for 15; the number itself where it has no name."""
-    try:
-        return signals.Signals(number).name
-    except ValueError:
-        return str(number)

@@ -138,12 +138,6 @@ class Reader:
                 self._left -= len(piece)
                 yield piece
 
-    def read_all(self, limit: int) -> bytes:
-        """The current member's content as one value; Corrupt where it is larger than `limit`."""
-        if self._left > limit:
-            raise Corrupt(f"archive member is too large: {self._left} bytes where at most {limit} make sense")
-        return b"".join(self.content())
-
     def _block(self) -> bytes:
         block = self._source.take(BLOCK)
         self._literal(block)

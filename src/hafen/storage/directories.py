@@ -171,7 +171,7 @@ class DirectorySnapshots:
 
     def _fill(self, number: int, parent: str | None) -> None:
         """Make the directories of an active snapshot, those that are missing."""
-        raise NotImplementedError
+        raise NotImplementedError  # each driver has its own
 
     def _forget(self, key: str, number: int) -> None:
         """The transaction that had made the row was undone."""
