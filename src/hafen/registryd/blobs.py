@@ -18,7 +18,7 @@ from hafen.registryd.errors import (
     Unsupported,
 )
 from hafen.registryd.quotas import exceeded
-from hafen.registryd.request import Parts, Request, parse_digest
+from hafen.registryd.request import Parts, Request, parse_digest, warning
 from hafen.registryd.uploads import Upload
 from hafen.spec.digest import Digest
 
@@ -77,7 +77,8 @@ async def delete(request: Request, parts: Parts) -> Answer:
     digest = request.digest()
     if not parts.rows.unlink(request.name, digest):
         raise BlobUnknown(f"blob unknown to registry: {digest}")
-    return Reply(202, headers=(("Docker-Content-Digest", digest),))
+    broken = warning(digest, parts.rows.needing(request.name, digest))
+    return Reply(202, headers=(("Docker-Content-Digest", digest), *broken))
 
 
 # Uploads

@@ -82,10 +82,6 @@ class QuotaExceeded(Forbidden):
     """More bytes than the repositories under a prefix may have."""
 
 
-class InUse(Conflict):
-    """A manifest of this repository needs what was to be deleted."""
-
-
 _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
     (BlobUnknown, 404, "BLOB_UNKNOWN"),
     (UploadUnknown, 404, "BLOB_UPLOAD_UNKNOWN"),
@@ -103,7 +99,6 @@ _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
     (RangeInvalid, 416, "BLOB_UPLOAD_INVALID"),
     (PageInvalid, 400, "PAGINATION_NUMBER_INVALID"),
     (Unsupported, 405, "UNSUPPORTED"),
-    (InUse, 405, "DENIED"),
     (Unauthorized, 401, "UNAUTHORIZED"),
     (Forbidden, 403, "DENIED"),
     (NotFound, 404, "UNKNOWN"),

@@ -54,11 +54,12 @@ class _Document(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that has to be in the repository before the manifest; size in bytes."""
+    """Something that the manifest refers to; size in bytes. What is `required` has to be in its repository first."""
 
     digest: Digest
     size: int
     is_manifest: bool
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +104,17 @@ def parse(data: bytes, content_type: str) -> Manifest:
 
 def _image_needs(document: _Document) -> Iterator[Need]:
     if document.config is not None:
-        yield Need(_digest(document.config), document.config.size, False)
+        yield Need(_digest(document.config), document.config.size, is_manifest=False, required=True)
     for layer in document.layers or ():
         digest = _digest(layer)
         if not layer.urls and not (layer.media_type or "").startswith(_ELSEWHERE):
-            yield Need(digest, layer.size, False)
+            yield Need(digest, layer.size, is_manifest=False, required=True)
 
 
 def _index_needs(document: _Document) -> Iterator[Need]:
+    """An index may be sparse: clients copy the platforms that they want, and the index as it is, for its digest."""
     for entry in document.manifests or ():
-        yield Need(_digest(entry), entry.size, entry.media_type in _IMAGES | _INDEXES)
+        yield Need(_digest(entry), entry.size, is_manifest=entry.media_type in _IMAGES | _INDEXES, required=False)
 
 
 def _digest(descriptor: _Descriptor) -> Digest:

@@ -16,7 +16,7 @@ from hafen.registryd.errors import (
     TagInvalid,
     Unsupported,
 )
-from hafen.registryd.request import Parts, Request, page_size, parse_digest
+from hafen.registryd.request import Parts, Request, page_size, parse_digest, warning
 from hafen.registryd.rows import Stored
 from hafen.registryd.webhooks import Target
 from hafen.spec import digest as digests
@@ -98,7 +98,7 @@ async def delete(request: Request, parts: Parts) -> Answer:
             raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
         target = Target(request.name, digest) if digest else Target(request.name, tag=request.rest)
         parts.webhooks.record("delete", target, request.origin())
-    return Reply(202)
+    return Reply(202, headers=warning(digest, parts.rows.needing(request.name, digest)) if digest else ())
 
 
 async def tags(request: Request, parts: Parts) -> Answer:

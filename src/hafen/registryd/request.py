@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -112,6 +112,17 @@ def split(head: Head) -> tuple[str, str, str, dict[str, list[str]]] | None:
     if not reference.is_path(name):
         raise NameInvalid(f"invalid repository name: {name}")
     return name, found["kind"] or "uploads", found["rest"] or found["upload"] or "", parse_query(query)
+
+
+def warning(digest: Digest, needing: Sequence[Digest]) -> tuple[tuple[str, str], ...]:
+    """What a client is told that deletes what manifests need, which the specification lets it do.
+
+    https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#warnings
+    """
+    if not needing:
+        return ()
+    more = f" and {len(needing) - 1} more" if len(needing) > 1 else ""
+    return (("Warning", f'299 - "{digest} was part of {needing[0]}{more}: incomplete now"'),)
 
 
 def parse_query(text: str) -> dict[str, list[str]]:

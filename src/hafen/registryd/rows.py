@@ -1,7 +1,8 @@
 """Rows: what each repository has. Loop thread only; each method that changes something is one durable transaction.
 
 A blob of a repository is a *link*: the bytes are in the content store once, whatever repositories link to them. What a
-manifest *needs* must be linked (or be a manifest there) as long as the manifest is.
+manifest *needs* is linked (or a manifest there) when the manifest comes, but for members of an index, and nothing but a
+client's own deletion takes it away.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from hafen.registryd.errors import InUse, ManifestBlobUnknown, ManifestInvalid
+from hafen.registryd.errors import ManifestBlobUnknown, ManifestInvalid
 from hafen.registryd.manifest import Manifest
 from hafen.spec.digest import Digest
 from hafen.storage.database import Database, Value
-
-MAX_DEPTH: Final = 8  # of indexes in indexes; image-spec has no limit, readers have
 
 _REGISTRY_1 = """
 CREATE TABLE repositories (
@@ -82,7 +81,10 @@ CREATE TABLE notifications (
 CREATE INDEX notifications_next ON notifications (hook, next_at, number);
 """
 
-MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2)
+# Members may come after their index, so nothing can be said of its depth.
+_NO_DEPTH = "ALTER TABLE manifests DROP COLUMN depth;"
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH)
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
 
@@ -225,20 +227,20 @@ class Rows:
             )
 
     def unlink(self, name: str, digest: Digest) -> bool:
-        """Whether it was there; InUse where a manifest needs it."""
-        repository = self._id(name)
-        self._refuse_needed(repository, digest)
+        """Whether it was there."""
         with self._database.transaction():
             return bool(
                 self._database.execute(
-                    "DELETE FROM links WHERE repository = ? AND digest = ?", (repository, digest)
+                    "DELETE FROM links WHERE repository = ? AND digest = ?", (self._id(name), digest)
                 ).rowcount
             )
 
-    def _refuse_needed(self, repository: int | None, digest: Digest) -> None:
-        row = self._database.row("SELECT manifest FROM needs WHERE repository = ? AND digest = ?", (repository, digest))
-        if row is not None:
-            raise InUse(f"{digest} is part of manifest {row[0]!s}: delete that first")
+    def needing(self, name: str, digest: Digest) -> list[Digest]:
+        """The manifests that need this blob or manifest."""
+        rows = self._database.query(
+            "SELECT manifest FROM needs WHERE repository = ? AND digest = ?", (self._id(name), digest)
+        )
+        return [Digest(str(manifest)) for (manifest,) in rows]
 
     # Manifests
 
@@ -268,12 +270,12 @@ class Rows:
         now = time.time()
         with self._database.transaction():
             repository = self._made(name)
-            depth = self.check(name, manifest)
+            self.check(name, manifest)
             self._database.execute(
-                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     repository, digest, manifest.media_type, size, manifest.artifact_type, manifest.subject,
-                    json.dumps(dict(manifest.annotations)), depth, now,
+                    json.dumps(dict(manifest.annotations)), now,
                 ),
             )  # fmt: skip
             for need in manifest.needs:
@@ -287,32 +289,25 @@ class Rows:
                     (repository, tag, digest, now),
                 )
 
-    def check(self, name: str, manifest: Manifest) -> int:
-        """The depth that the manifest would have; the errors of `put`."""
+    def check(self, name: str, manifest: Manifest) -> None:
+        """The errors of `put`."""
         repository = self._id(name)
-        depth = 0
         for need in manifest.needs:
-            table, column = ("manifests", "depth + 1") if need.is_manifest else ("links", "0")
+            table = "manifests" if need.is_manifest else "links"
             row = self._database.row(
-                f"SELECT size, {column} FROM {table} WHERE repository = ? AND digest = ?", (repository, need.digest)
+                f"SELECT size FROM {table} WHERE repository = ? AND digest = ?", (repository, need.digest)
             )
-            if row is None:
-                raise ManifestBlobUnknown(f"{'manifest' if need.is_manifest else 'blob'} unknown: {need.digest}")
-            if row[0] != need.size:
+            if row is None and need.required:
+                raise ManifestBlobUnknown(f"blob unknown: {need.digest}")
+            if row is not None and row[0] != need.size:
                 raise ManifestInvalid(f"{need.digest} has {row[0]!s} bytes, the manifest says {need.size}")
-            depth = max(depth, int(row[1] or 0))
-        if depth > MAX_DEPTH:
-            raise ManifestInvalid(f"an index may hold indexes {MAX_DEPTH} deep, this is {depth}")
-        return depth
 
     def remove_manifest(self, name: str, digest: Digest) -> bool:
-        """With its tags. Whether it was there; InUse where an index needs it."""
-        repository = self._id(name)
-        self._refuse_needed(repository, digest)
+        """With its tags. Whether it was there."""
         with self._database.transaction():
             return bool(
                 self._database.execute(
-                    "DELETE FROM manifests WHERE repository = ? AND digest = ?", (repository, digest)
+                    "DELETE FROM manifests WHERE repository = ? AND digest = ?", (self._id(name), digest)
                 ).rowcount
             )
 
