@@ -124,7 +124,7 @@ def read(client: Client) -> dict[str, int]:
 
 def test_metrics_count_what_was_asked_and_what_is_there(tmp_path: Path) -> None:
     with (
-        RegistryProcess(tmp_path, "--gc-interval", "0.05", "--gc-grace", "0") as process,
+        RegistryProcess(tmp_path, "--gc-interval", "0.05") as process,
         closing(process.client()) as client,
     ):
         first = read(client)
