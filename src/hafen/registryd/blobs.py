@@ -12,6 +12,7 @@ from hafen.http.message import Answer, FileReply, Reply
 from hafen.registryd.errors import (
     BlobUnknown,
     DigestInvalid,
+    Headers,
     QuotaExceeded,
     RangeInvalid,
     SizeInvalid,
@@ -28,8 +29,6 @@ _FOREVER: Final = ("Cache-Control", "max-age=31536000")  # seconds: content by d
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _CHUNK_RANGE: Final = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?", re.ASCII)
-
-Headers = tuple[tuple[str, str], ...]
 
 
 async def get(request: Request, parts: Parts) -> Answer:
@@ -67,7 +66,9 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
         first = int(found[1])
         count = min(int(found[2]) + 1 if found[2] else size, size) - first
     if count <= 0:
-        raise RangeInvalid(f"invalid range {header!r} of a blob of {size} bytes")
+        raise RangeInvalid(
+            f"invalid range {header!r} of a blob of {size} bytes", (("Content-Range", f"bytes */{size}"),)
+        )
     return first, count
 
 
@@ -133,8 +134,7 @@ async def cancel(request: Request, parts: Parts) -> Answer:
 async def append(request: Request, parts: Parts) -> Answer:
     """PATCH: the next bytes."""
     upload = parts.uploads.find(request.name, request.rest)
-    turn = await parts.in_thread(upload.begin, _chunk_start(request))
-    await _receive(request, parts, upload, turn)
+    await _receive(request, parts, upload, await _turn(request, parts, upload))
     return Reply(202, headers=_progress(request, upload))
 
 
@@ -142,9 +142,16 @@ async def finish(request: Request, parts: Parts) -> Answer:
     """PUT: the last bytes, if any, and the digest of all."""
     upload = parts.uploads.find(request.name, request.rest)
     digest = parse_digest(request.first("digest"))
-    turn = await parts.in_thread(upload.begin, _chunk_start(request))
-    await _receive(request, parts, upload, turn, digest)
+    await _receive(request, parts, upload, await _turn(request, parts, upload), digest)
     return await _commit(request, parts, upload, digest)
+
+
+async def _turn(request: Request, parts: Parts, upload: Upload) -> int:
+    """A turn at writing; a client whose chunk does not fit is told which one does."""
+    try:
+        return await parts.in_thread(upload.begin, _chunk_start(request))
+    except RangeInvalid as error:
+        raise RangeInvalid(error.message, _progress(request, upload)) from None
 
 
 def _chunk_start(request: Request) -> int | None:

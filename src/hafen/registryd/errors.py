@@ -13,6 +13,8 @@ from hafen import errors
 from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, Unauthorized
 from hafen.http.message import Reply
 
+Headers = tuple[tuple[str, str], ...]
+
 
 class BlobUnknown(NotFound):
     """The blob is not in this repository."""
@@ -67,7 +69,11 @@ class SizeInvalid(InvalidArgument):
 
 
 class RangeInvalid(InvalidArgument):
-    """A chunk that does not continue the upload, or a range outside of the blob."""
+    """A chunk that does not continue the upload, or a range outside of the blob. The headers say what is there."""
+
+    def __init__(self, message: str, headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 class PageInvalid(InvalidArgument):
@@ -110,12 +116,13 @@ _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
 )
 
 
-def reply(error: HafenError, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+def reply(error: HafenError, headers: Headers = ()) -> Reply:
     """The answer that tells of the error."""
+    headers = error.headers if isinstance(error, RangeInvalid) else headers
     status, code = next((status, code) for cls, status, code in _CODES if isinstance(error, cls))
     return failure(status, code, error.message, headers)
 
 
-def failure(status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+def failure(status: int, code: str, message: str, headers: Headers = ()) -> Reply:
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode() + b"\n"
     return Reply(status, body, "application/json", headers)
