@@ -16,7 +16,7 @@ from typing import Final
 
 HANDSHAKE_TIMEOUT: Final = 30.0  # seconds
 LINGER: Final = 0.5  # seconds a client has to read the last of an answer
-PIECE: Final = 1 << 16  # bytes; a record holds 2^14
+PIECE: Final = 1 << 17  # bytes; a record holds 2^14, and the loop's part is small against eight
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class _Tls:
                 await self._flush()  # a key update is answered
                 await self._fill()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: memoryview) -> None:
         self._object.write(data)
         await self._flush()
 
@@ -97,34 +97,38 @@ async def _serve(client: _Tls, inner: Callable[[], asyncio.BaseProtocol]) -> Non
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             await client.handshake()
         ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=PIECE)
-        try:
+        with ours:
+            ours.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(inner, theirs)
             async with asyncio.TaskGroup() as tasks:
-                inbound = tasks.create_task(_inbound(client, writer))
-                await _outbound(client, reader)
+                inbound = tasks.create_task(_inbound(client, ours))
+                await _outbound(client, ours)
                 await asyncio.wait((inbound,), timeout=LINGER)
                 inbound.cancel()
-        finally:
-            writer.transport.abort()
     except* (ssl.SSLError, OSError) as group:  # TimeoutError is an OSError
         _log.debug("TLS client ended: %s", group.exceptions)
     finally:
         client.close()
 
 
-async def _inbound(client: _Tls, writer: asyncio.StreamWriter) -> None:
+async def _inbound(client: _Tls, sock: socket.socket) -> None:
     """Client to server; raises where the client goes away, and never ends before."""
+    loop = asyncio.get_running_loop()
     while data := await client.read():
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+        try:
+            await loop.sock_sendall(sock, data)
+        except OSError:
+            break  # the server wants no more of it; what it has said is still on its way
+    else:
+        sock.shutdown(socket.SHUT_WR)
     await client.wait_tcp_end()
     raise ConnectionResetError("the client has gone")
 
 
-async def _outbound(client: _Tls, reader: asyncio.StreamReader) -> None:
+async def _outbound(client: _Tls, sock: socket.socket) -> None:
     """Server to client, to the end of what the server says."""
-    while data := await reader.read(PIECE):
-        await client.write(data)
+    loop = asyncio.get_running_loop()
+    buffer = memoryview(bytearray(PIECE))
+    while size := await loop.sock_recv_into(sock, buffer):
+        await client.write(buffer[:size])
     await client.write_eof()
