@@ -1,6 +1,7 @@
 """Real engines for tests: a process with roots of its own, driven as a user would drive it."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -121,6 +122,14 @@ class EngineProcess:
         if check:
             assert output.code == 0, f"{' '.join(command)} -> {output}\n{self.log.read_text()[-3000:]}"
         return output
+
+    def fsck(self, *flags: str) -> list[dict[str, str]]:
+        """What `hafen system fsck` finds wrong with the store: nothing, in a test that only wants to know that."""
+        run = self.hafen("system", "fsck", "--format", "json", *flags, check=False, timeout=300)
+        assert run.stdout, run
+        problems: list[dict[str, str]] = json.loads(run.stdout)["Problems"]
+        assert run.code == 1 or "--repair" in flags or not problems, run
+        return problems
 
     def load_busybox(self) -> None:
         """Imports the small root of Debian's busybox-static as `busybox:latest`."""

@@ -4,6 +4,7 @@ Written against `hafen.storage.snapshot.Snapshotter`: trees are made by applying
 and compared by what `changes` lists and what a layer of the changes brings to another snapshot.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -317,3 +318,47 @@ class SnapshotterSuite:
             assert (root / "etc/passwd").read_text() == "root\n"
             (root / "new").write_text("x")
         assert self.changes(snapshots, "c") == ["A /new"]
+
+    def test_strays_are_what_nobody_has(self, snapshots: Snapshotter, base: str) -> None:
+        staged = snapshots.stage()
+        snapshots.prepare("c", base)
+        assert snapshots.strays() == []
+        snapshots.unstage(staged)
+        snapshots.remove("c")
+        snapshots.wait_removed()
+        stray = f"{os.path.dirname(os.path.dirname(staged))}/77777"
+        os.mkdir(stray)
+        assert snapshots.strays() == [stray]
+        snapshots.remove_stray(stray)
+        snapshots.wait_removed()
+        assert snapshots.strays() == []
+
+    def test_files_of_a_layer_are_replaced(self, snapshots: Snapshotter, database: Database, base: str) -> None:
+        assert snapshots.absent(base) == []
+        shutil.rmtree(snapshots.directory(base))
+        assert snapshots.absent(base) == [snapshots.directory(base)]
+        staged = snapshots.stage()
+        applied = layers.apply([tar((Entry("new", size=1), b"n"))], staged)
+        adopted = snapshots.adopt(staged, [], applied.implicit)
+        with contextlib.suppress(NotFound), database.transaction():
+            snapshots.replace(base, adopted)
+            raise NotFound("anything")
+        assert snapshots.absent(base) == [snapshots.directory(base)]  # undone, and with it the staged directory
+        with database.transaction():
+            snapshots.replace(base, adopted)
+        snapshots.wait_removed()
+        assert snapshots.strays() == []
+        snapshots.prepare("c", base)
+        with Root(snapshots, "c") as root:
+            assert (root / "new").read_bytes() == b"n"
+
+    def test_an_active_snapshot_begins_anew(self, snapshots: Snapshotter, base: str) -> None:
+        snapshots.prepare("c", base)
+        shutil.rmtree(snapshots.directory("c"))
+        assert snapshots.absent("c") == [snapshots.directory("c")]
+        snapshots.remake("c")
+        assert snapshots.absent("c") == []
+        with Root(snapshots, "c") as root:
+            assert (root / "etc/passwd").exists()
+        with pytest.raises(Conflict):
+            snapshots.remake(base)

@@ -11,6 +11,7 @@ from hafen.spec.wire import gojson
 from hafen.spec.wire.system import AuthConfig
 
 _NAME = "x-registry-auth"
+_ALL = "x-registry-config"
 
 
 def read(headers: Mapping[str, str]) -> AuthConfig:
@@ -19,10 +20,22 @@ def read(headers: Mapping[str, str]) -> AuthConfig:
     if not text:
         return AuthConfig()
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        return gojson.decode(data, AuthConfig)
+        return gojson.decode(_decoded(text), AuthConfig)
     except (binascii.Error, ValueError) as error:
         raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from error
+
+
+def by_registry(headers: Mapping[str, str]) -> dict[str, AuthConfig]:
+    """X-Registry-Config: the credentials of several registries, by their names; as of `lenient`."""
+    text = headers.get(_ALL, "")
+    try:
+        return gojson.decode(_decoded(text), dict[str, AuthConfig]) if text else {}
+    except (InvalidArgument, binascii.Error, ValueError):
+        return {}
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 def lenient(headers: Mapping[str, str]) -> AuthConfig:

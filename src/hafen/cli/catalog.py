@@ -61,6 +61,7 @@ inspect        manifest  login.MANIFEST       Display an image manifest, or mani
 df             system    usage.DF             Show disk usage
 dial-stdio     system    system.DIAL_STDIO    -
 events         system    events.EVENTS        Get real time events from the server
+fsck           system    fsck.FSCK            Check the engine's store, and repair it
 info           system    info.INFO            Display system-wide information
 prune          system    prune.SYSTEM         Remove unused data
 

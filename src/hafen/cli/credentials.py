@@ -35,6 +35,14 @@ def header(settings: Mapping[str, object], repository: str) -> str:
     return base64.urlsafe_b64encode(document.encode()).decode()
 
 
+def all_header(settings: Mapping[str, object]) -> str:
+    """The value of X-Registry-Config: what is kept for every server."""
+    single = settings.get("credHelpers")
+    servers = {*_entries(settings), *(single if isinstance(single, dict) else ())}
+    document = json.dumps({server: found for server in sorted(servers) if (found := lookup(settings, server))})
+    return base64.urlsafe_b64encode(document.encode()).decode()
+
+
 def lookup(settings: Mapping[str, object], server: str) -> Auth:
     """What is kept for a server; empty where nothing is."""
     helper = _helper(settings, server)

@@ -1,6 +1,6 @@
 """Calls about the engine as a whole; each is one request."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hafen.client.engine import Document, Engine, filters_query
 from hafen.client.transport import Response
@@ -44,3 +44,10 @@ def authenticate(engine: Engine, body: Document) -> Document:
 def build_prune(engine: Engine, query: dict[str, bool]) -> Document:
     answer: Document = engine.post("/build/prune", query)
     return answer
+
+
+def fsck(engine: Engine, *, repair: bool, dry_run: bool, auths: str) -> Iterator[Document]:
+    """Our own engine's: messages of a check of its store. `auths` is an X-Registry-Config, or empty."""
+    query = {"repair": repair, "dry-run": dry_run}
+    headers = {"X-Registry-Config": auths} if auths else {}
+    return engine.documents(engine.call("POST", "/system/fsck", query, headers=headers))

@@ -23,6 +23,7 @@ from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.execrecords import ExecRecords
 from hafen.engine.exits import Exits
+from hafen.engine.fsck import Fsck
 from hafen.engine.health import HealthChecks
 from hafen.engine.images import Images, ImageStore, ImageUser
 from hafen.engine.inspect import Inspector
@@ -131,6 +132,11 @@ def runtimes(config: DaemonConfig) -> dict[str, str]:
     return {**found, **config.runtimes}
 
 
+def log_plugins() -> list[str]:
+    """Log drivers that can be used here."""
+    return sorted(name for name, driver in DRIVERS.items() if name != "none" and driver.available())
+
+
 def engine_id(database: Database) -> str:
     """This engine's id, made once."""
     row = database.row("SELECT value FROM settings WHERE name = 'engine-id'")
@@ -207,7 +213,6 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     cdi = Registry(tuple(config.cdi_spec_dirs))
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available, cdi)
     exits.restart = starter.run
-    log_plugins = sorted(name for name, driver in DRIVERS.items() if name != "none" and driver.available())
     exec_rows = ExecRecords(database, containers)
     execs = Execs(containers, exec_rows, events, host, scope)
     health = HealthChecks(containers, execs, events, scope)
@@ -233,7 +238,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         events=events,
         system=System(
             containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
-            engine_id(database), config.log_driver, log_plugins, config.labels, config.debug,
+            engine_id(database), config.log_driver, log_plugins(), config.labels, config.debug,
             (versions.text(versions.NEWEST), versions.text(versions.OLDEST)), cdi, kept.registries.info(),
         ),
         registry=kept.registries,
@@ -241,6 +246,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         networks=networks,
         images=images,
         logs=logs,
+        fsck=Fsck(images.store, containers, volumes, paths, kept.registries),
     )  # fmt: skip
     recovery = Recovery(
         containers, exec_rows, execs, health, snapshots, networks, mounting, remover, starter, exits, shims, images,

@@ -22,6 +22,7 @@ from hafen.errors import InvalidArgument
 from hafen.spec.reference import DEFAULT_DOMAIN
 
 _HUB = "registry-1.docker.io"
+_HUB_NAMES = ("", "docker.io", "index.docker.io", _HUB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ class Endpoint:
     @property
     def host(self) -> str:
         return urlsplit(self.base).netloc
+
+
+def domain_of(server: str) -> str:
+    """The registry in a `serveraddress`, which may be a URL: `https://index.docker.io/v1/` is docker.io."""
+    host = server.partition("://")[2] if "://" in server else server
+    host = host.partition("/")[0]
+    return DEFAULT_DOMAIN if host in _HUB_NAMES else host
 
 
 def insecure(host: str, rules: Rules) -> bool:

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from hafen.distribution.auth import Credentials
-from hafen.distribution.endpoint import Rules, endpoints
+from hafen.distribution.endpoint import Rules, domain_of, endpoints
 from hafen.distribution.repository import reachable
 from hafen.distribution.transport import Target, Transport
 from hafen.errors import System
-from hafen.spec.reference import DEFAULT_DOMAIN
-
-_HUB = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
-
-
-def domain_of(server: str) -> str:
-    """The registry in a `serveraddress`, which may be a URL: `https://index.docker.io/v1/` is docker.io."""
-    host = server.partition("://")[2] if "://" in server else server
-    host = host.partition("/")[0]
-    return DEFAULT_DOMAIN if host in _HUB else host
 
 
 async def login(server: str, credentials: Credentials, rules: Rules, agent: str) -> str:

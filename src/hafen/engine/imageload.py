@@ -182,10 +182,8 @@ class _Pass:
             self._contents.staged[name] = stage_layer(self._store, compression.decompressed(stream))
             for _ in stream:
                 pass
-            if expected is not None:
-                self._lease.hold(expected)
+            self._lease.hold(ingest.digest)
             digest = ingest.commit(expected)
-            self._lease.hold(digest)
             self._contents.blobs[name] = digest
 
 

@@ -117,6 +117,7 @@ class ImageStore:
         self.platform = platform
         self.limits = limits
         self.leases = Leases()
+        self.leases.released = self.sweep
         self._publish = publish
         self._documents: dict[str, Document] = {}
         self.builtin: Digest | None = None  # the host image
@@ -276,6 +277,11 @@ class ImageStore:
         found.reverse()
         return found
 
+    def whole(self, image: Image) -> bool:
+        """Whether its layers are those that its configuration names, and there."""
+        chain = digests.chain_ids(image.document.rootfs.diff_ids)
+        return image.snapshot == (chain[-1] if chain else None) and all(self.layer(key) for key in chain)
+
     # -- changes; call them inside `database.transaction()`
 
     def add_layer(self, layer: NewLayer) -> None:
@@ -302,16 +308,16 @@ class ImageStore:
 
     def add_image(self, identity: str, document: Document, parent: str | None = None) -> bool:
         """Record an image whose configuration blob and layers are there; False where it was there already."""
-        if self.get(identity) is not None:
-            return False
+        fresh = self.get(identity) is None
         chain = digests.chain_ids(document.rootfs.diff_ids)
         top = chain[-1] if chain else None
         size = sum(layer.size for layer in self.chain(top))
         self.database.execute(
-            "INSERT INTO images (id, parent, chain_id, size, created_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO images (id, parent, chain_id, size, created_at) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET chain_id = excluded.chain_id, size = excluded.size",  # `fsck` mends so
             (identity, parent, top, size, timestamp(document.created)),
         )
-        return True
+        return fresh
 
     def set_tag(self, name: Reference, identity: str) -> str | None:
         """Put a tag on an image; the id of another one that it is taken from. Conflict for `host:latest`, which
@@ -366,6 +372,23 @@ class ImageStore:
                 "DELETE FROM tags WHERE repository = ? AND tag = ?",
                 (name.repository, name.tag or reference.DEFAULT_TAG),
             )
+
+    def remove_row_of(self, name: str) -> None:
+        """Take a tag, a repository digest or a kept manifest away whose image is unknown, by how it is written."""
+        repository, at, digest = name.rpartition("@")
+        values: tuple[str, ...]
+        if at:
+            condition, values = "repository_digests WHERE repository = ? AND digest = ?", (repository, digest)
+        elif digests.known(name):
+            condition, values = "manifests WHERE digest = ? AND image NOT IN (SELECT id FROM images)", (name,)
+        else:
+            repository, _, tag = name.rpartition(":")
+            condition, values = "tags WHERE repository = ? AND tag = ?", (repository, tag)
+        self.database.execute(f"DELETE FROM {condition}", values)
+
+    def forget_blob(self, chain_id: str) -> None:
+        """A layer has no compressed form here any more."""
+        self.database.execute("UPDATE layers SET blob = NULL, media_type = NULL WHERE chain_id = ?", (chain_id,))
 
     def remove_image(self, identity: str) -> None:
         """Forget an image; its layers and blobs go with the next `sweep`."""

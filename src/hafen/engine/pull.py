@@ -201,7 +201,7 @@ class _ImagePull:
         identity = Digest(manifest.config.digest)
         self.lease.hold(identity)
         known = self._store.get(identity)
-        if known is not None:
+        if known is not None and self._store.whole(known):
             _check_document(known.document, manifest)
             return known.document
         data = await self._source.small(manifest.config)

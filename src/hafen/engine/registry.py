@@ -7,22 +7,23 @@ and a starting one its time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hafen.distribution.auth import Credentials
-from hafen.distribution.endpoint import Rules
-from hafen.engine.feed import Reporter
+from hafen.distribution.endpoint import Rules, domain_of
+from hafen.engine.feed import Reporter, consume
 from hafen.engine.imagestore import ImageStore
 from hafen.engine.pull import Puller
 from hafen.engine.push import Pusher
 from hafen.engine.transfers import Transfers
-from hafen.errors import InvalidArgument, NotFound, System, Unauthorized, Unavailable
+from hafen.errors import Corrupt, InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import image as documents
 from hafen.spec import platform as platforms
 from hafen.spec import reference
+from hafen.spec.digest import Digest
 from hafen.spec.filters import Filters
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor, Platform, Progress, SearchResult
@@ -113,6 +114,32 @@ class Registries:
             raise System(error.message) from error
         return AuthResponse(token, "Login Succeeded")
 
+    async def fetch_manifest(self, repository: Reference, digest: str, auths: Mapping[str, AuthConfig]) -> bytes:
+        """A manifest or index by its digest, as the registry has it."""
+        async with self._open(repository, auth_of(repository, auths)) as source:
+            return (await source.manifest(digest)).data
+
+    async def fetch_blob(self, repository: Reference, digest: Digest, auths: Mapping[str, AuthConfig]) -> None:
+        """Bring a blob from where it is known to be; Corrupt where something else comes."""
+        async with self._open(repository, auth_of(repository, auths)) as source, self._transfers.alone(digest):
+            module = await asyncio.to_thread(import_module, "hafen.distribution.upload")
+            size = await module.Uploader(source).size(digest)
+            if size is None:
+                raise NotFound(f"{repository.familiar_name} has no blob {digest}")
+            with self._store.content.partial(digest, size) as partial:
+
+                def store(chunks: Iterator[bytes]) -> bool:
+                    for _ in partial.arrived():
+                        pass
+                    for chunk in chunks:
+                        partial.write(chunk)
+                    return partial.commit()
+
+                async with aclosing(source.blob(Descriptor(digest=digest, size=size), partial.offset)) as stream:
+                    whole = await consume(stream, store)
+            if not whole:
+                raise Corrupt(f"{repository.familiar_name} gave something else for {digest}")
+
     async def inspect(self, name: str, auth: AuthConfig) -> DistributionInspect:
         """What a name stands for in its registry, and the platforms it is for."""
         wanted = reference.parse(name).with_default_tag()
@@ -140,6 +167,11 @@ class Registries:
         with worded():
             found: list[SearchResult] = await module.search(domain, path, count, credentials(auth), self._rules)
         return [one for one in found if _matches(one, filters)]
+
+
+def auth_of(repository: Reference, auths: Mapping[str, AuthConfig]) -> AuthConfig:
+    """The credentials for a repository's registry, which clients name as `docker login` does."""
+    return next((auth for server, auth in auths.items() if domain_of(server) == repository.domain), AuthConfig())
 
 
 def _searched(term: str) -> tuple[str, str]:

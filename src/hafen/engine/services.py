@@ -16,6 +16,7 @@ from hafen.spec.filters import NO_FILTERS, Filters
 if TYPE_CHECKING:
     import socket
 
+    from hafen.engine.fsck import Fsck
     from hafen.engine.images import Images
     from hafen.engine.logs import Logs
     from hafen.engine.networks import Networks
@@ -252,3 +253,4 @@ class Services:
     networks: Networks
     images: Images
     logs: Logs
+    fsck: Fsck

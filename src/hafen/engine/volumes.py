@@ -22,6 +22,7 @@ from hafen.spec.wire.volume import Volume, VolumeCreateRequest, VolumeListRespon
 from hafen.storage.database import Database
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_REMOVING = ".removing-"
 _LIST_FILTERS = frozenset(("dangling", "driver", "label", "name"))
 _PRUNE_FILTERS = frozenset(("all", "label", "label!"))
 _OPTIONS = frozenset(("type", "device", "o", "size"))
@@ -70,7 +71,7 @@ class Volumes:
             if removing:
                 self._delete(self._records[name])
         for entry in os.scandir(self._root):
-            if entry.name.startswith(".removing-"):
+            if entry.name.startswith(_REMOVING):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
     def path(self, name: str) -> str:
@@ -81,6 +82,18 @@ class Volumes:
             os.chmod(os.path.dirname(directory), 0o701)
             os.chmod(directory, 0o755)
         return directory
+
+    def names(self) -> frozenset[str]:
+        """Of all volumes."""
+        return frozenset(self._records)
+
+    def directories(self) -> frozenset[str]:
+        """Names of all directories that volumes have, or had, or that somebody has put beside theirs."""
+        return frozenset(name for name in os.listdir(self._root) if not name.startswith(_REMOVING))
+
+    def without_files(self) -> frozenset[str]:
+        """Names of the volumes whose directory is not there."""
+        return frozenset(name for name in self._records if not os.path.isdir(os.path.join(self._root, name, "_data")))
 
     def get(self, name: str) -> VolumeRecord:
         record = self._records.get(name)
@@ -209,7 +222,7 @@ class Volumes:
 
     def _delete(self, record: VolumeRecord) -> str:
         """Rename the files away and delete the row; returns where the files are now."""
-        trash = os.path.join(self._root, f".removing-{record.name}")
+        trash = os.path.join(self._root, f"{_REMOVING}{record.name}")
         try:
             os.rename(os.path.join(self._root, record.name), trash)
         except FileNotFoundError:

@@ -38,11 +38,16 @@ def is_hex(text: str, length: int) -> bool:
 
 def parse(text: str) -> Digest:
     """The digest in `text`; InvalidArgument where it is none, or of an algorithm other than sha256 and sha512."""
-    algorithm, _, value = text.partition(":")
-    length = _LENGTHS.get(algorithm)
-    if length is None or not is_hex(value, length):
+    if not known(text):
         raise InvalidArgument(f"invalid digest {text!r}")
     return Digest(text)
+
+
+def known(text: str) -> bool:
+    """Whether the text is a well-formed digest of an algorithm that is known."""
+    algorithm, _, value = text.partition(":")
+    length = _LENGTHS.get(algorithm)
+    return length is not None and is_hex(value, length)
 
 
 def new(algorithm: str = "sha256") -> Hasher:

@@ -7,11 +7,10 @@ meanwhile leaves it alone. Leases live in memory: after a restart no operation i
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from hafen.spec.digest import Digest
 from hafen.storage.content import ContentStore
 from hafen.storage.database import Database
 from hafen.storage.snapshot import Snapshotter
@@ -39,21 +38,30 @@ class Leases:
     """What operations in progress hold. Any thread."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.held: Counter[str] = Counter()
+        self.operations = 0  # in progress
+        self.withheld = False  # a sweep has left something to a lease alone
+        self.released: Callable[[], object] = lambda: None  # is told when such leases have ended: to sweep again
 
     @contextmanager
     def operation(self) -> Iterator[Lease]:
         """A lease for the time of the block."""
         lease = _Lease(self)
+        with self.lock:
+            self.operations += 1
         try:
             yield lease
         finally:
             with self.lock:
+                self.operations -= 1
                 self.held.subtract(lease.keys)
                 for key in lease.keys:
                     if self.held[key] <= 0:
                         del self.held[key]
+                owed, self.withheld = self.withheld and not self.operations, self.withheld and self.operations > 0
+            if owed:
+                self.released()
 
 
 def _closure(chains: Iterable[str], parents: dict[str, str | None]) -> set[str]:
@@ -73,7 +81,9 @@ def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, lea
     roots = [str(row[0]) for row in database.query("SELECT chain_id FROM images WHERE chain_id IS NOT NULL")]
     roots += [info.parent for info in snapshots.all() if not info.committed and info.parent is not None]
     with leases.lock:
-        marked = _closure([*roots, *leases.held], parents)
+        needed = _closure(roots, parents)
+        marked = needed | _closure(leases.held, parents)
+        leases.withheld |= len(marked) > len(needed)
         doomed = _children_first([chain for chain in parents if chain not in marked], parents)
         with database.transaction():
             for chain in doomed:
@@ -84,7 +94,7 @@ def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, lea
         for chain in doomed:
             if chain in known:
                 snapshots.remove(chain)
-        _sweep_blobs(database, content, set(leases.held))
+        leases.withheld |= _sweep_blobs(database, content, set(leases.held))
     return doomed
 
 
@@ -100,9 +110,10 @@ def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[s
     return sorted(chains, key=depth, reverse=True)
 
 
-def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> None:
+def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> bool:
+    """Whether leases alone kept some."""
     content.expire(held)
-    used: set[str] = set(held)
+    used: set[str] = set()
     for query in (
         "SELECT id FROM images",
         "SELECT digest FROM repository_digests",
@@ -111,6 +122,8 @@ def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> N
         "SELECT blob FROM layers WHERE blob IS NOT NULL",
     ):
         used.update(str(row[0]) for row in database.query(query))
-    for digest in list(content.all()):
-        if digest not in used:
-            content.remove(Digest(digest))
+    unused = [digest for digest in content.all() if digest not in used]
+    for digest in unused:
+        if digest not in held:
+            content.remove(digest)
+    return any(digest in held for digest in unused)

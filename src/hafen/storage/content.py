@@ -55,6 +55,13 @@ class ContentStore(Protocol):
     def all(self) -> Iterator[Digest]:
         """Every blob, in no order."""
 
+    def strays(self) -> list[str]:
+        """Paths, relative to the store, of what is neither a blob nor a partial one. Below `ingest/` it may be on its
+        way in just now."""
+
+    def remove_stray(self, path: str) -> None:
+        """Remove one of `strays`."""
+
     def expire(self, held: Collection[str]) -> None:
         """Drop partial blobs that are too old or too many, and not held."""
 
@@ -87,6 +94,7 @@ class LocalContent:
     """Blobs in `<root>/blobs/<algorithm>/<hex>`."""
 
     def __init__(self, root: str) -> None:
+        self._root = root
         self._blobs = f"{root}/blobs"
         self._ingest = f"{root}/ingest"
         os.makedirs(f"{self._blobs}/sha256", mode=0o700, exist_ok=True)
@@ -142,7 +150,8 @@ class LocalContent:
     def all(self) -> Iterator[Digest]:
         for algorithm in os.listdir(self._blobs):
             for name in os.listdir(f"{self._blobs}/{algorithm}"):
-                yield digests.parse(f"{algorithm}:{name}")
+                if digests.known(f"{algorithm}:{name}"):
+                    yield Digest(f"{algorithm}:{name}")
 
     def expire(self, held: Collection[str]) -> None:
         partials.expire(self._ingest, held)
@@ -150,15 +159,24 @@ class LocalContent:
     def sync(self) -> None:
         sync(self._blobs)
 
+    def strays(self) -> list[str]:
+        found = [f"ingest/{name}" for name in os.listdir(self._ingest) if partials.digest_of(name) is None]
+        for algorithm in os.listdir(self._blobs):
+            names = os.listdir(f"{self._blobs}/{algorithm}")
+            found += [f"blobs/{algorithm}/{name}" for name in names if not digests.known(f"{algorithm}:{name}")]
+        return found
+
+    def remove_stray(self, path: str) -> None:
+        whole = f"{self._root}/{path}"
+        if os.path.isdir(whole):
+            shutil.rmtree(whole)
+        else:
+            os.unlink(whole)
+
     def recover(self) -> None:
-        for name in os.listdir(self._ingest):
-            if partials.digest_of(name) is not None:
-                continue
-            path = f"{self._ingest}/{name}"
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
+        for path in self.strays():
+            if path.startswith("ingest/"):
+                self.remove_stray(path)
 
 
 def sync(directory: str) -> None:

@@ -11,7 +11,7 @@ import queue
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from hafen.errors import Conflict, NotFound
@@ -43,6 +43,7 @@ class DirectorySnapshots:
         fs.spread_directories(root)
         self._rows: dict[str, Row] = {}
         self._closed = False
+        self._busy: set[str] = set()  # directories without a row that somebody fills, or that are on their way out
         self._doomed: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._delete_all, name="remove-snapshots", daemon=True).start()
         rows = database.query("SELECT key, number, parent, kind, lower, created_at FROM snapshots")
@@ -109,6 +110,9 @@ class DirectorySnapshots:
     def _changed(self, key: str) -> None:
         """A key went away: forget what was derived from it."""
 
+    def _changed_below(self, key: str) -> None:
+        """A key has another directory: forget what was derived from it, and for all that lies on it."""
+
     def _insert(self, number: int, key: str, parent: str | None, kind: str, lower: str | None) -> None:
         now = time.time()
         self._database.execute(
@@ -133,17 +137,20 @@ class DirectorySnapshots:
         self._database.when_done(lambda: self._delete_later(self._directory(row.number)))
 
     def _delete_later(self, directory: str) -> None:
+        self._busy.add(directory)
         self._doomed.put(directory)
 
     def _delete_all(self) -> None:
         while (directory := self._doomed.get()) is not None:
             if not self._closed:
                 _delete(directory)
+            self._busy.discard(directory)
             self._doomed.task_done()
         self._doomed.task_done()
 
     def stage(self) -> str:
         directory = self._directory(next(self._numbers))
+        self._busy.add(directory)
         os.mkdir(directory, 0o700)
         os.mkdir(f"{directory}/fs", 0o755)
         return f"{directory}/fs"
@@ -155,8 +162,48 @@ class DirectorySnapshots:
         self._absent(key)
         if parent is not None:
             self._committed(parent)
-        number = int(os.path.basename(os.path.dirname(directory)))
+        number = _number(directory)
         self._insert(number, key, parent, "committed", None)
+        self._busy.discard(self._directory(number))
+
+    def replace(self, key: str, directory: str) -> None:
+        row = self._committed(key)
+        number = _number(directory)
+        self._database.execute("UPDATE snapshots SET number = ? WHERE key = ?", (number, key))
+        self._rows[key] = replace(row, number=number)
+        self._busy.discard(self._directory(number))
+        self._changed_below(key)
+
+        def undone() -> None:
+            self._rows[key] = row
+            self._busy.add(self._directory(number))
+            self._changed_below(key)
+
+        self._database.if_undone(undone)
+        self._database.when_done(lambda: self._delete_later(self._directory(row.number)))
+
+    def strays(self) -> list[str]:
+        known = {self._directory(row.number) for row in self._rows.values()} | self._busy
+        return [path for name in os.listdir(self._root) if (path := f"{self._root}/{name}") not in known]
+
+    def remove_stray(self, directory: str) -> None:
+        if directory in self.strays():
+            self._delete_later(directory)
+
+    def absent(self, key: str) -> list[str]:
+        row = self._row(key)
+        wanted = [] if row.lower is not None else self._needed(row)
+        return [path for path in wanted if not os.path.isdir(path)]
+
+    def _needed(self, row: Row) -> list[str]:
+        """The directories that a snapshot consists of."""
+        return [f"{self._directory(row.number)}/fs"]
+
+    def remake(self, key: str) -> None:
+        row = self._row(key)
+        if row.committed:
+            raise Conflict(f"snapshot {key} is a layer: its files come from elsewhere")
+        self._fill(row.number, row.parent)
 
     def recover(self) -> list[str]:
         known = {str(row.number) for row in self._rows.values()}
@@ -178,6 +225,11 @@ class DirectorySnapshots:
         self._rows.pop(key, None)
         self._changed(key)
         self._delete_later(self._directory(number))
+
+
+def _number(directory: str) -> int:
+    """Of a staged directory, `<root>/<n>/fs`."""
+    return int(os.path.basename(os.path.dirname(directory)))
 
 
 def _delete(directory: str) -> None:

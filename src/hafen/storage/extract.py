@@ -29,7 +29,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What a foreign archive may set. `trusted.*` would let a layer speak overlayfs (redirects, metacopy); `security.*`
 # other than capabilities belongs to this machine's policy.
-_XATTRS = ("user.", "security.capability", "system.posix_acl_")
+XATTRS = ("user.", "security.capability", "system.posix_acl_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +345,7 @@ class Extractor:
 
     def _set_xattrs(self, descriptor: int, item: Entry) -> None:
         for name, value in item.xattrs.items():
-            if not name.startswith(_XATTRS):
+            if not name.startswith(XATTRS):
                 continue
             try:
                 os.setxattr(descriptor, name, value)

@@ -54,6 +54,7 @@ class OverlaySnapshotter(DirectorySnapshots):
     """See `snapshot.Snapshotter`."""
 
     name = "overlay"
+    separate = True
 
     def __init__(self, database: Database, root: str) -> None:
         if any(mark in root for mark in ":,|\\"):
@@ -64,6 +65,13 @@ class OverlaySnapshotter(DirectorySnapshots):
 
     def _changed(self, key: str) -> None:
         self._lowers.pop(key, None)
+
+    def _changed_below(self, key: str) -> None:
+        self._lowers.clear()
+
+    def _needed(self, row: Row) -> list[str]:
+        directory = self._directory(row.number)
+        return [f"{directory}/fs", *([] if row.committed or row.parent is None else [f"{directory}/work"])]
 
     def layer_directories(self, key: str) -> list[str]:
         row = self._row(key)

@@ -77,6 +77,8 @@ class Snapshotter(Protocol):
     `adopt`, `usage`, `changes` and `open_root` only read what the look-ups returned: any thread."""
 
     name: str
+    separate: bool
+    """Whether a layer directory holds what that layer brings and nothing else."""
 
     def prepare(self, key: str, parent: str | None) -> tuple[RootMount, ...]:
         """A new active snapshot on a committed parent (None: empty)."""
@@ -118,6 +120,22 @@ class Snapshotter(Protocol):
     def register_root(self, key: str, directories: Sequence[str]) -> None:
         """Record (or change) the committed snapshot `key` that consists of this machine's own directories, top first.
         NotImplemented where the driver cannot build on what it does not own."""
+
+    def replace(self, key: str, directory: str) -> None:
+        """The committed snapshot's files are from now on those of an adopted directory; the old ones go. Nothing may
+        have it mounted."""
+
+    def strays(self) -> list[str]:
+        """Directories of no snapshot, that nobody is filling or removing."""
+
+    def remove_stray(self, directory: str) -> None:
+        """Delete a stray directory, in the background."""
+
+    def absent(self, key: str) -> list[str]:
+        """Directories that the snapshot needs and that are not there."""
+
+    def remake(self, key: str) -> None:
+        """Make what an active snapshot lacks: it begins anew from its parent. Conflict for a committed one."""
 
     def close(self) -> None:
         """Begin nothing more in the background, and wait for none of it."""

@@ -24,6 +24,7 @@ class VfsSnapshotter(DirectorySnapshots):
     """See `snapshot.Snapshotter`. `prepare` copies the parent: it takes as long as that is large."""
 
     name = "vfs"
+    separate = False
 
     def layer_directories(self, key: str) -> list[str]:
         return [*self._own(self._row(key))]

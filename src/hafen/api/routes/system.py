@@ -1,12 +1,13 @@
-"""/_ping, /version, /info, /auth and /system/df."""
+"""/_ping, /version, /info, /auth, /system/df and our own /system/fsck."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from hafen.api import versions
-from hafen.api.message import Answer, JsonReply, Reply, Request
+from hafen.api import registryauth, versions
+from hafen.api.message import Answer, JsonReply, Reply, Request, StreamReply
 from hafen.api.router import Route
+from hafen.api.stream import JSON, lines
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument
 from hafen.spec.wire.system import AuthConfig
@@ -59,6 +60,15 @@ async def disk_usage(request: Request, services: Services) -> Answer:
     return JsonReply(usage)
 
 
+async def fsck(request: Request, services: Services) -> Answer:
+    """Ours alone: the whole store checked against itself, and mended with `repair`."""
+    query = request.query
+    messages = services.fsck.check(
+        repair=query.flag("repair"), dry_run=query.flag("dry-run"), auths=registryauth.by_registry(request.headers)
+    )
+    return StreamReply(lines(messages, request.version), JSON)
+
+
 ROUTES: Final = (
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping_head),
@@ -66,4 +76,5 @@ ROUTES: Final = (
     Route("GET", "/info", info),
     Route("POST", "/auth", auth),
     Route("GET", "/system/df", disk_usage),
+    Route("POST", "/system/fsck", fsck),
 )
