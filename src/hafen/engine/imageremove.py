@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hafen.engine import imagelist
+from hafen.engine import imagelist, imageusage
 from hafen.engine.imagestore import HOST, Image, ImageStore
 from hafen.errors import Conflict
 from hafen.spec import reference
@@ -128,7 +128,7 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
     dangling = filters.flag("dangling", True)
     limit = imagelist.until(filters)
     records: Records = []
-    before = store.total_size()
+    before = imageusage.measure(store).total
     for image in store.all():
         labels = image.config.labels
         if image.id == store.builtin or users(image.id) or (dangling and _names(store, image)):
@@ -137,6 +137,6 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
             continue
         if filters.matches_labels(labels) and not filters.excludes_labels(labels):
             _delete(store, users, image, records, force=True, prune=True, quiet=True)
-    reclaimed = max(0, before - store.total_size())
+    reclaimed = max(0, before - imageusage.measure(store).total)
     store.tell("prune", "", {"reclaimed": str(reclaimed)})
     return ImagePruneResponse(images_deleted=records or None, space_reclaimed=reclaimed)

@@ -174,13 +174,6 @@ class ImageStore:
         )
         return [self._image(row) for row in rows]
 
-    def total_size(self) -> int:
-        """Bytes of all layers, each counted once."""
-        row = self.database.row("SELECT coalesce(sum(size), 0) FROM layers")
-        assert row is not None
-        assert isinstance(row[0], int)
-        return row[0]
-
     def children(self, identity: str) -> list[str]:
         """Ids of images that were committed or built on this one here."""
         return [str(row[0]) for row in self.database.query("SELECT id FROM images WHERE parent = ?", (identity,))]

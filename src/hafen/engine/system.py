@@ -13,6 +13,7 @@ from importlib import metadata
 
 import msgspec
 
+from hafen.engine import imageusage
 from hafen.engine.cdi import Registry
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
@@ -174,15 +175,20 @@ class System:
 
     async def _images(self) -> wire.ImageUsage:
         used = Counter(container.record.image_id for container in self.containers)
-        listed = await self.images.list(shared_size=True)
-        items = [msgspec.structs.replace(one, containers=used[one.id]) for one in listed]
-        total = self.images.store.total_size()
+        disk = imageusage.measure(self.images.store)
+        shared = disk.shared()
+        items = [
+            msgspec.structs.replace(
+                one, containers=used[one.id], size=disk.of(one.id), shared_size=shared.get(one.id, 0)
+            )
+            for one in await self.images.list()
+        ]
         return wire.ImageUsage(
             active_count=sum(one.id in used for one in items),
             items=items,
-            reclaimable=total - sum(one.size - one.shared_size for one in items if one.id in used),
+            reclaimable=disk.total - sum(one.size - one.shared_size for one in items if one.id in used),
             total_count=len(items),
-            total_size=total,
+            total_size=disk.total,
         )
 
 
