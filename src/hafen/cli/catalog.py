@@ -66,6 +66,7 @@ info           system    info.INFO            Display system-wide information
 prune          system    prune.SYSTEM         Remove unused data
 
 serve          registry  system.SERVE         Run a registry in the foreground
+token          registry  system.TOKEN         Make, list and revoke access tokens of a registry
 
 ls             context   context.LIST         List contexts
 show           context   context.SHOW         Print the name of the current context
@@ -91,7 +92,7 @@ GROUPS = {
     "image": "Manage images",
     "manifest": "Manage Docker image manifests and manifest lists",
     "network": "Manage networks",
-    "registry": "Serve a registry",
+    "registry": "Serve a registry and look after it",
     "system": "Manage the engine",
     "volume": "Manage volumes",
     "completion": "Generate the autocompletion script for the specified shell",

@@ -16,7 +16,11 @@ from hafen.errors import HafenError
 
 FLAG_ERROR = 125
 INTERRUPTED = 130
-SERVERS = {"engine": "hafen.daemon.main", "registry serve": "hafen.registryd.main"}
+SERVERS = {
+    "engine": ("hafen.daemon.main",),
+    "registry serve": ("hafen.registryd.main",),
+    "registry token": ("hafen.registryd.control", "token"),
+}
 
 
 def main() -> int:
@@ -182,9 +186,9 @@ def _unknown(words: list[str]) -> int:
 
 
 def _serve(canonical: str, arguments: list[str]) -> int:
-    """A server replaces this process: the command line never imports it."""
+    """A server, or what speaks with one in private, replaces this process: the command line never imports it."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-m", SERVERS[canonical], *arguments])
+    os.execv(sys.executable, [sys.executable, "-I", "-m", *SERVERS[canonical], *arguments])
 
 
 if __name__ == "__main__":

@@ -1,19 +1,14 @@
-"""Who asks, and what they may: htpasswd for the first, a file of rules for the second.
+"""What somebody may: rules per user, narrowed by what an access token and a bearer token are for.
 
 Rules are lines `WHO REPOSITORIES ACTIONS`, for example `anna team/* pull,push`; `*` as WHO is everybody, also without a
 name, and `@` everybody with one; REPOSITORIES is a shell pattern whose `*` crosses slashes; actions are pull, push and
-delete. What no rule allows is forbidden. Without rules, users may do everything, and others nothing; without htpasswd
-everybody may do everything.
+delete. What no rule allows is forbidden. Without rules, users may do everything, and others nothing; a registry that
+has neither users nor rules asks nobody for a name, and everybody may do everything.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import os
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -22,11 +17,24 @@ from hafen.errors import Forbidden, InvalidArgument, Unauthorized
 
 ACTIONS: Final = frozenset(("pull", "push", "delete"))
 ANYBODY: Final = ""  # who gives no name
-_REMEMBERED: Final = 300.0  # seconds that a password, once verified, need not be hashed again
-_PREFIXES: Final = ("$2y$", "$2b$", "$2a$")
 
-Check = Callable[[bytes, bytes], bool]
-InThread = Callable[[Check, bytes, bytes], Awaitable[bool]]
+
+class InsufficientScope(Unauthorized):
+    """The user may do it, but the token was not made for it: another one helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Actions on the repositories that a shell pattern names."""
+
+    repositories: str
+    actions: frozenset[str]
+
+    def allows(self, repository: str, action: str) -> bool:
+        return action in self.actions and fnmatchcase(repository, self.repositories)
+
+    def __str__(self) -> str:
+        return f"{self.repositories}:{','.join(sorted(self.actions))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +42,37 @@ class Rule:
     """One line: who may do what where."""
 
     who: str
-    repositories: str
-    actions: frozenset[str]
+    grant: Grant
 
     def allows(self, user: str, repository: str, action: str) -> bool:
-        return (
-            action in self.actions
-            and (self.who == "*" or (user != ANYBODY and self.who in ("@", user)))
-            and fnmatchcase(repository, self.repositories)
-        )
+        named = self.who == "*" or (user != ANYBODY and self.who in ("@", user))
+        return named and self.grant.allows(repository, action)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a bearer token is for: repositories by their whole names, and whether the catalogue."""
+
+    repositories: tuple[Grant, ...] = ()
+    catalogue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, and what narrows their rights: the scope of an access token, the claims of a bearer token. None where
+    nothing does."""
+
+    user: str = ANYBODY
+    scope: tuple[Grant, ...] | None = None
+    claims: Claims | None = None
+
+
+def parse_actions(text: str) -> frozenset[str]:
+    """InvalidArgument where there is anything but pull, push and delete in it."""
+    actions = frozenset(text.split(","))
+    if not ACTIONS.issuperset(actions):
+        raise InvalidArgument(f"actions are pull, push and delete, with commas between them, not {text!r}")
+    return actions
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
@@ -54,89 +84,60 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
             continue
         if len(words) != 3 or not ACTIONS.issuperset(words[2].split(",")):
             raise InvalidArgument(f"line {number} of the rules is not WHO REPOSITORIES pull,push,delete: {line!r}")
-        rules.append(Rule(words[0], words[1], frozenset(words[2].split(","))))
+        rules.append(Rule(words[0], Grant(words[1], parse_actions(words[2]))))
     return tuple(rules)
 
 
-def parse_htpasswd(text: str) -> dict[str, bytes]:
-    """Hash by user; InvalidArgument for other hashes than bcrypt (`htpasswd -B`), which are too weak to keep."""
-    users = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        user, colon, hashed = line.strip().partition(":")
-        if not colon or not user or not hashed.startswith(_PREFIXES):
-            raise InvalidArgument(f"line {number} of the htpasswd file is not NAME:bcrypt hash (htpasswd -B)")
-        users[user] = hashed.encode()
-    return users
-
-
+@dataclass(frozen=True, slots=True)
 class Access:
-    """Everybody may do everything."""
+    """The rights of a registry. `asks` is whether it wants to know who comes."""
 
-    realm = "Hafen registry"
-    asks = False  # whether clients have to say who they are
+    asks: bool = False
+    rules: tuple[Rule, ...] | None = None
 
-    async def user(self, headers: Mapping[str, str], in_thread: InThread) -> str:
-        """Who asks; Unauthorized where that is claimed and not so."""
-        return ANYBODY
+    def may(self, who: Identity, repository: str, action: str) -> bool:
+        """Whether everything that bears on it allows it."""
+        return self.grants(who, repository, action) and (
+            who.claims is None or any(grant.allows(repository, action) for grant in who.claims.repositories)
+        )
 
-    def may(self, user: str, repository: str, action: str) -> bool:
-        return True
+    def grants(self, who: Identity, repository: str, action: str) -> bool:
+        """Whether rules and scope allow it: what a bearer token for it would be given for."""
+        if not self.asks:
+            return True
+        if who.scope is not None and not any(grant.allows(repository, action) for grant in who.scope):
+            return False
+        if self.rules is None:
+            return who.user != ANYBODY
+        return any(rule.allows(who.user, repository, action) for rule in self.rules)
 
-    def require(self, user: str, repository: str, action: str) -> None:
-        """Unauthorized where a name could help, Forbidden where it did not."""
-        if not self.may(user, repository, action):
-            if user == ANYBODY:
-                raise Unauthorized("authentication required")
-            raise Forbidden(f"{user} may not {action} {repository}")
+    def require(self, who: Identity, repository: str, action: str) -> None:
+        """Unauthorized where a name could help, InsufficientScope where another token does, Forbidden where neither."""
+        if self.may(who, repository, action):
+            return
+        if self.grants(who, repository, action):
+            raise InsufficientScope(f"authentication required: the token is not for {action} on {repository}")
+        if who.user == ANYBODY:
+            raise Unauthorized("authentication required")
+        raise Forbidden(f"{who.user} may not {action} {repository}")
 
+    def require_name(self, who: Identity) -> None:
+        """For pages that belong to no repository: Unauthorized where nobody in particular asks, and that is known."""
+        if self.asks and who.user == ANYBODY:
+            raise Unauthorized("authentication required")
 
-class Htpasswd(Access):
-    asks = True
-
-    def __init__(self, users: Mapping[str, bytes], rules: tuple[Rule, ...] | None) -> None:
-        try:
-            import bcrypt
-        except ImportError:
-            raise InvalidArgument("--htpasswd needs the library bcrypt: pip install 'hafen[crypto]'") from None
-        self._verify: Check = bcrypt.checkpw
-        self._users = users
-        self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(10))  # so that unknown names take as long
-        self._rules = rules
-        self._secret = os.urandom(32)
-        self._verified: dict[bytes, float] = {}
-
-    async def user(self, headers: Mapping[str, str], in_thread: InThread) -> str:
-        header = headers.get("authorization")
-        if header is None:
-            return ANYBODY
-        user, password = _basic(header)
-        key = hashlib.blake2b(user.encode() + b"\0" + password, key=self._secret).digest()
-        if self._verified.get(key, 0.0) > time.monotonic():
-            return user
-        known = self._users.get(user)
-        # bcrypt looks at 72 bytes, and the library refuses more
-        if not await in_thread(self._verify, password[:72], known or self._nobody) or known is None:
-            raise Unauthorized("authentication required: unknown user or wrong password")
-        now = time.monotonic()
-        self._verified = {other: until for other, until in self._verified.items() if until > now}
-        self._verified[key] = now + _REMEMBERED
-        return user
-
-    def may(self, user: str, repository: str, action: str) -> bool:
-        if self._rules is None:
-            return user != ANYBODY
-        return any(rule.allows(user, repository, action) for rule in self._rules)
+    def require_catalogue(self, who: Identity) -> None:
+        self.require_name(who)
+        if who.claims is not None and not who.claims.catalogue:
+            raise InsufficientScope("authentication required: the token is not for the catalogue")
 
 
-def _basic(header: str) -> tuple[str, bytes]:
-    """Name and password of a Basic credential; RFC 7617."""
-    scheme, _, value = header.partition(" ")
-    try:
-        user, colon, password = base64.b64decode(value, validate=True).partition(b":")
-        if scheme.lower() == "basic" and colon and user and b"\0" not in password:
-            return user.decode(), password
-    except (binascii.Error, UnicodeDecodeError):
-        pass
-    raise Unauthorized("authentication required: only Basic credentials are known here")
+def parse_scope(words: Sequence[str]) -> tuple[Grant, ...]:
+    """`team/*:pull,push` words; InvalidArgument."""
+    grants = []
+    for word in words:
+        repositories, colon, actions = word.rpartition(":")
+        if not colon or not repositories or any(char.isspace() for char in repositories):
+            raise InvalidArgument(f"a scope is REPOSITORIES:ACTIONS, for example team/*:pull,push, not {word!r}")
+        grants.append(Grant(repositories, parse_actions(actions)))
+    return tuple(grants)

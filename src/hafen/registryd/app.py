@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from hafen.errors import HafenError, NotFound, Unauthorized
 from hafen.http.message import Answer, Body, Head, Reply
 from hafen.http.response import Heads
-from hafen.registryd import blobs, errors, manifests, search
-from hafen.registryd.access import ANYBODY
+from hafen.registryd import authentication, blobs, errors, manifests, search, tokens
+from hafen.registryd.access import Identity, InsufficientScope
 from hafen.registryd.errors import Unsupported
 from hafen.registryd.request import Parts, Request, parse_query, split
 
@@ -60,8 +60,8 @@ class Registry:
         try:
             answer = await self._answer(head, metrics.received(body))
         except HafenError as error:
-            challenge = (("WWW-Authenticate", f'Basic realm="{self._parts.access.realm}"'),)
-            answer = errors.reply(error, challenge if isinstance(error, Unauthorized) else ())
+            challenge = (self._challenge(head, error),) if isinstance(error, Unauthorized) else ()
+            answer = errors.reply(error, challenge)
             if answer.status >= 500:
                 log.error("%s %s: %s", head.method, head.target, error.message, exc_info=error)
         except Exception:
@@ -72,10 +72,13 @@ class Registry:
 
     async def _answer(self, head: Head, body: Body) -> Answer:
         parts = self._parts
-        user = await parts.access.user(head.headers, parts.in_thread)
         path, _, query = head.target.partition("?")
+        if path == authentication.PATH and head.method in ("GET", "POST"):
+            service = parts.authentication
+            return await service.token(head.method, parse_query(query), head.headers, body, parts.in_thread)
+        who = await parts.authentication.identify(head.headers, parts.in_thread)
         if unquote(path) in _PAGES:
-            return await self._page(head, unquote(path), parse_query(query), user)
+            return await self._page(head, unquote(path), parse_query(query), who)
         found = split(head)
         if found is None:
             raise NotFound(f"no such page: {path}")
@@ -84,22 +87,50 @@ class Registry:
         if route is None:
             raise Unsupported(f"the operation is unsupported: {head.method} {path}")
         handler, action = route
-        parts.access.require(user, name, action)
-        return await handler(Request(head.method, name, kind, rest, values, head.headers, body, user), parts)
+        parts.access.require(who, name, action)
+        return await handler(Request(head.method, name, kind, rest, values, head.headers, body, who), parts)
 
-    async def _page(self, head: Head, path: str, query: dict[str, list[str]], user: str) -> Answer:
+    def _challenge(self, head: Head, error: Unauthorized) -> tuple[str, str]:
+        """What would help: a token for the scope that this request takes."""
+        bearer = head.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
+        kind = "insufficient_scope" if isinstance(error, InsufficientScope) else "invalid_token" if bearer else ""
+        return self._parts.authentication.challenge(head.headers, _scope(head), kind)
+
+    async def _page(self, head: Head, path: str, query: dict[str, list[str]], who: Identity) -> Answer:
         """What belongs to no repository. Where names are asked for, all but the ping take one."""
         parts = self._parts
-        if parts.access.asks and user == ANYBODY and path != "/v1/_ping":
-            raise Unauthorized("authentication required")  # which is how clients learn of the need
+        if path in ("/v2/", "/v2"):
+            if who.claims is None:  # any token will do, also one for nobody in particular
+                parts.access.require_name(who)  # which is how clients learn of the need
+        elif path in ("/v2/_catalog", "/v1/search"):
+            parts.access.require_catalogue(who)
+        elif path != "/v1/_ping":
+            parts.access.require_name(who)
         if head.method not in ("GET", "HEAD"):
             raise Unsupported(f"the operation is unsupported: {head.method} {path}")
         if path == "/v2/_catalog":
-            return await manifests.catalogue(query, user, parts)
+            return await manifests.catalogue(query, who, parts)
         if path == "/v1/search":
-            return search.search(query, user, head.headers, parts)
+            return search.search(query, who, head.headers, parts)
         if path == "/v1/_ping":
             return search.PING
         if path == "/metrics":
             return parts.metrics.page(parts.rows, parts.collector)
         return Reply(200, b"{}", "application/json")
+
+
+def _scope(head: Head) -> str:
+    """What a token has to be for, to allow this request; empty where any will do."""
+    path = unquote(head.target.partition("?")[0])
+    if path in ("/v2/_catalog", "/v1/search"):
+        return tokens.CATALOGUE
+    try:
+        found = None if path in _PAGES else split(head)
+    except HafenError:
+        found = None
+    if found is None:
+        return ""
+    name, kind, rest, _ = found
+    route = _ROUTES.get(("upload" if kind == "uploads" and rest else kind, head.method))
+    actions = {"pull": "pull", "push": "pull,push", "delete": "delete"}
+    return f"repository:{name}:{actions[route[1]]}" if route else ""

@@ -113,7 +113,7 @@ def _mount(request: Request, parts: Parts) -> Answer | None:
     holders = [source] if source else parts.rows.holders(digest)
     for holder in holders:
         size = parts.rows.linked(holder, digest)
-        if size is not None and parts.access.may(request.user, holder, "pull"):
+        if size is not None and parts.access.may(request.who, holder, "pull"):
             parts.quotas.require(request.name, digest, size)
             parts.rows.link(request.name, digest, size)
             return _created(request, digest)

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from hafen.registryd.rows import Rows
 from hafen.registryd.store import Blobs
@@ -36,12 +37,43 @@ class Limits:
     upload: float = 24 * 3600.0
 
 
-class Collector:
-    def __init__(self, rows: Rows, blobs: Blobs, uploads: Uploads, leases: Leases, limits: Limits) -> None:
+InThread = Callable[[Callable[[], object]], Awaitable[object]]
+
+
+class Sweep(Protocol):
+    """Removal of blobs that nothing needs."""
+
+    async def __call__(self, in_thread: InThread) -> int:
+        """How many went away."""
+
+
+class BlobSweep:
+    """Over a content store that is the registry's alone."""
+
+    def __init__(self, rows: Rows, blobs: Blobs, leases: Leases) -> None:
         self._rows = rows
         self._blobs = blobs
-        self._uploads = uploads
         self._leases = leases
+
+    async def __call__(self, in_thread: InThread) -> int:
+        found: list[Digest] = []
+        await in_thread(lambda: found.extend(self._blobs.all()))
+        removed = 0
+        for start in range(0, len(found), _BATCH):
+            for digest in found[start : start + _BATCH]:
+                if digest not in self._leases.held and not self._rows.known(digest):
+                    self._blobs.bury(digest)
+                    removed += 1
+            await asyncio.sleep(0)
+        await in_thread(self._blobs.empty_grave)
+        return removed
+
+
+class Collector:
+    def __init__(self, rows: Rows, uploads: Uploads, sweep: Sweep, limits: Limits) -> None:
+        self._rows = rows
+        self._uploads = uploads
+        self._sweep = sweep
         self._limits = limits
         self._started = time.time()
         self._renewed: dict[tuple[str, Digest], float] = {}
@@ -53,35 +85,24 @@ class Collector:
         """A client has been told that the blob is there."""
         self._renewed[repository, digest] = time.time()
 
-    async def run(self, in_thread: Callable[[Callable[[], object]], Awaitable[object]]) -> None:
+    async def run(self, in_thread: InThread) -> None:
         """Collect again and again. A sweep that fails is told in the log, and the next one tries again."""
         while True:
             await asyncio.sleep(self._limits.interval)
             try:
-                await self.sweep(in_thread)
+                await self.collect(in_thread)
             except Exception:
                 self.failed += 1
                 log.exception("garbage collection failed")
 
-    async def sweep(self, in_thread: Callable[[Callable[[], object]], Awaitable[object]]) -> int:
-        """How many blobs went away."""
+    async def collect(self, in_thread: InThread) -> None:
         expired = self._uploads.expire(self._limits.upload)
         self._drop_needless()
-        found: list[Digest] = []
-        await in_thread(lambda: found.extend(self._blobs.all()))
-        removed = 0
-        for start in range(0, len(found), _BATCH):
-            for digest in found[start : start + _BATCH]:
-                if digest not in self._leases.held and not self._rows.known(digest):
-                    self._blobs.bury(digest)
-                    removed += 1
-                    self.removed += 1
-            await asyncio.sleep(0)
-        await in_thread(self._blobs.empty_grave)
+        removed = await self._sweep(in_thread)
+        self.removed += removed
         self.collections += 1
         if removed or expired:
             log.info("garbage collection: %d blobs, %d abandoned uploads", removed, expired)
-        return removed
 
     def _drop_needless(self) -> None:
         before = time.time() - self._limits.grace

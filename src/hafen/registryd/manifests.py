@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from hafen.http.message import Answer, Reply
 from hafen.registryd import manifest as manifests
+from hafen.registryd.access import Identity
 from hafen.registryd.errors import (
     DigestInvalid,
     ManifestTooLarge,
@@ -113,12 +114,12 @@ async def tags(request: Request, parts: Parts) -> Answer:
     return _json({"name": request.name, "tags": names}, headers=link)
 
 
-async def catalogue(query: dict[str, list[str]], user: str, parts: Parts) -> Answer:
+async def catalogue(query: dict[str, list[str]], who: Identity, parts: Parts) -> Answer:
     limit = page_size(query.get("n", [""])[0], MAX_PAGE)
     last = query.get("last", [""])[0]
     names: list[str] = []
     while len(names) <= limit and (found := parts.rows.repositories(last, MAX_PAGE)):
-        names += [name for name in found if parts.access.may(user, name, "pull")]
+        names += [name for name in found if parts.access.grants(who, name, "pull")]
         last = found[-1]
     more = len(names) > limit > 0
     link = _next("/v2/_catalog", names[:limit], limit) if more else ()

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs, unquote
 
 from hafen.errors import InvalidArgument
 from hafen.http.message import Body, Head, Headers
-from hafen.registryd.access import Access
+from hafen.registryd.access import Access, Identity
+from hafen.registryd.accesstokens import AccessTokens
+from hafen.registryd.authentication import Authentication
 from hafen.registryd.collect import Collector
 from hafen.registryd.errors import DigestInvalid, NameInvalid, PageInvalid
 from hafen.registryd.metrics import Metrics
@@ -45,6 +47,8 @@ class Parts:
     collector: Collector
     leases: Leases
     access: Access
+    authentication: Authentication
+    access_tokens: AccessTokens
     executor: Executor
     quotas: Quotas
     webhooks: Webhooks
@@ -67,7 +71,7 @@ class Request:
     query: Mapping[str, list[str]]
     headers: Headers
     body: Body
-    user: str
+    who: Identity
 
     def digest(self) -> Digest:
         """`rest` as a digest; DigestInvalid where it is none."""
@@ -75,7 +79,7 @@ class Request:
 
     def origin(self) -> Origin:
         """For what is told of it elsewhere."""
-        return Origin(self.method, self.headers, self.user)
+        return Origin(self.method, self.headers, self.who.user)
 
     def first(self, name: str) -> str:
         """A query parameter; empty where it is absent."""

@@ -84,7 +84,23 @@ CREATE INDEX notifications_next ON notifications (hook, next_at, number);
 # Members may come after their index, so nothing can be said of its depth.
 _NO_DEPTH = "ALTER TABLE manifests DROP COLUMN depth;"
 
-MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH)
+_REGISTRY_4 = """
+CREATE TABLE secrets (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE access_tokens (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- not used twice: bearer tokens name it
+    user TEXT NOT NULL,
+    digest BLOB NOT NULL UNIQUE,               -- of the secret
+    scope TEXT,                                -- JSON; NULL is all that the user may
+    created_at REAL NOT NULL,
+    expires_at REAL,
+    used_at REAL
+);
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _REGISTRY_4)
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
 

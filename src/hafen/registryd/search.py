@@ -7,6 +7,7 @@ from typing import Final
 
 from hafen.errors import InvalidArgument
 from hafen.http.message import Headers, Reply
+from hafen.registryd.access import Identity
 from hafen.registryd.request import Parts
 
 DEFAULT_PAGE: Final = 25
@@ -16,7 +17,7 @@ MAX_PAGE: Final = 100  # as Docker Hub has it
 PING: Final = Reply(200, b'{"standalone":true}\n', "application/json", (("X-Docker-Registry-Standalone", "true"),))
 
 
-def search(query: dict[str, list[str]], user: str, headers: Headers, parts: Parts) -> Reply:
+def search(query: dict[str, list[str]], who: Identity, headers: Headers, parts: Parts) -> Reply:
     """Repositories that the user may pull and whose names have `q` in them, in order of their names; `n` on a page.
 
     Names begin with the host that the client called, as the catalogue's do in `hafen search`: so they can be pulled.
@@ -24,7 +25,7 @@ def search(query: dict[str, list[str]], user: str, headers: Headers, parts: Part
     term = query.get("q", [""])[0]
     size = min(_number(query, "n", DEFAULT_PAGE), MAX_PAGE)
     page = _number(query, "page", 1)
-    found = [name for name in parts.rows.named_like(term.lower()) if parts.access.may(user, name, "pull")]
+    found = [name for name in parts.rows.named_like(term.lower()) if parts.access.grants(who, name, "pull")]
     prefix = f"{headers['host']}/" if headers.get("host") else ""
     results = [
         {"name": prefix + name, "description": "", "star_count": 0, "is_official": False, "is_automated": False}

@@ -43,16 +43,17 @@ class Blobs(Protocol):
 
 
 class LocalBlobs:
-    """Over a `LocalContent` at `<root>/content`, whose blobs may be somebody else's too."""
+    """Over a `LocalContent`, whose blobs may be somebody else's too; what is being made is below `root`, on the same
+    device."""
 
-    def __init__(self, root: str) -> None:
-        self._content = LocalContent(f"{root}/content")
+    def __init__(self, root: str, content: str) -> None:
+        self._content = LocalContent(content)
         self._making = f"{root}/making"
         self._grave = f"{root}/grave"
         os.makedirs(self._making, mode=0o700, exist_ok=True)
         os.makedirs(self._grave, mode=0o700, exist_ok=True)
         for algorithm in ("sha256", "sha512"):
-            os.makedirs(f"{root}/content/blobs/{algorithm}", mode=0o700, exist_ok=True)
+            os.makedirs(f"{content}/blobs/{algorithm}", mode=0o700, exist_ok=True)
         for name in os.listdir(self._making):
             os.unlink(f"{self._making}/{name}")
         self.empty_grave()

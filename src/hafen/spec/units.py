@@ -36,6 +36,17 @@ def parse_duration(text: str) -> float:
     return sign * sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
 
 
+def parse_period(text: str) -> float:
+    """Seconds in `90d`, `2w`, or a Go duration; InvalidArgument for those and for negative ones."""
+    number, unit = text[:-1], text[-1:]
+    if unit in ("d", "w") and number.isascii() and number.isdecimal():
+        return float(number) * 86400 * (7 if unit == "w" else 1)
+    seconds = parse_duration(text)
+    if seconds < 0:
+        raise InvalidArgument(f"not a period: {text!r}")
+    return seconds
+
+
 def format_duration(seconds: float) -> str:
     """As Go prints a duration: `500ms`, `1.5s`, `1m30s`, `2h0m0s`."""
     nanoseconds = round(seconds * 1e9)

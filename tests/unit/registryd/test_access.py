@@ -16,7 +16,8 @@ import bcrypt
 import pytest
 
 from hafen.errors import InvalidArgument
-from hafen.registryd.access import parse_htpasswd, parse_rules
+from hafen.registryd.access import parse_rules
+from hafen.registryd.passwords import parse_htpasswd
 from tests.harness.registry import RegistryProcess, sha256
 
 RULES = """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hafen.errors import OutOfSpace
 from hafen.registryd import uploads as module
-from hafen.registryd.collect import Collector, Limits
+from hafen.registryd.collect import BlobSweep, Collector, Limits
 from hafen.registryd.errors import DigestInvalid, RangeInvalid, UploadBusy, UploadUnknown
 from hafen.registryd.rows import MIGRATIONS, Rows
 from hafen.registryd.store import LocalBlobs
@@ -28,6 +28,10 @@ def rows(tmp_path: Path) -> Iterator[Rows]:
     database.close()
 
 
+def own(root: Path) -> LocalBlobs:
+    return LocalBlobs(str(root), f"{root}/content")
+
+
 def test_an_upload_goes_on_after_a_restart(tmp_path: Path, rows: Rows) -> None:
     upload = Uploads(str(tmp_path), rows).begin("a")
     upload.write(upload.begin(0), [b"one ", b"two "])
@@ -35,7 +39,7 @@ def test_an_upload_goes_on_after_a_restart(tmp_path: Path, rows: Rows) -> None:
     with pytest.raises(RangeInvalid):
         again.begin(0)
     again.write(again.begin(8), [b"three"])
-    blobs, digest = LocalBlobs(str(tmp_path)), digests.of(b"one two three", "sha512")
+    blobs, digest = own(tmp_path), digests.of(b"one two three", "sha512")
     again.finish(digest, blobs)
     assert blobs.read(digest) == b"one two three"
 
@@ -63,7 +67,7 @@ def test_who_begins_to_write_takes_over(tmp_path: Path, rows: Rows) -> None:
 def test_a_wrong_digest_ends_it(tmp_path: Path, rows: Rows) -> None:
     upload = Uploads(str(tmp_path), rows).begin("a")
     with pytest.raises(DigestInvalid):
-        upload.finish(digests.of(b"other"), LocalBlobs(str(tmp_path)))
+        upload.finish(digests.of(b"other"), own(tmp_path))
     with pytest.raises(UploadUnknown):
         upload.begin(None)
     assert os.listdir(tmp_path / "uploads") == []
@@ -93,7 +97,7 @@ def test_a_full_disk_keeps_what_is_there(tmp_path: Path, rows: Rows, monkeypatch
             upload.write(upload.begin(0), [b"abcdef"])
     assert upload.size == 3
     upload.write(upload.begin(3), [b"def"])
-    digest, blobs = digests.of(b"abcdef"), LocalBlobs(str(tmp_path))
+    digest, blobs = digests.of(b"abcdef"), own(tmp_path)
     upload.finish(digest, blobs)
     assert blobs.read(digest) == b"abcdef"
 
@@ -103,11 +107,15 @@ async def at_once(function: Callable[[], object]) -> object:
 
 
 def collector(root: Path, rows: Rows, leases: Leases, grace: float) -> tuple[Collector, LocalBlobs]:
-    blobs = LocalBlobs(str(root))
-    return Collector(rows, blobs, Uploads(str(root), rows), leases, Limits(grace=grace)), blobs
+    blobs = own(root)
+    return Collector(rows, Uploads(str(root), rows), BlobSweep(rows, blobs, leases), Limits(grace=grace)), blobs
 
 
-IN_THREAD: Callable[[Callable[[], object]], Awaitable[object]] = at_once
+async def removed_by(collecting: Collector) -> int:
+    """Blobs that one collection removes."""
+    before = collecting.removed
+    await collecting.collect(at_once)
+    return collecting.removed - before
 
 
 async def test_what_is_held_has_no_row_and_stays(tmp_path: Path, rows: Rows) -> None:
@@ -117,11 +125,11 @@ async def test_what_is_held_has_no_row_and_stays(tmp_path: Path, rows: Rows) -> 
     with leases.operation() as lease:
         lease.hold(digest)
         blobs.put(b"x", digest)
-        assert await collecting.sweep(IN_THREAD) == 0
+        assert await removed_by(collecting) == 0
         rows.link("a", digest, 1)
-    assert await collecting.sweep(IN_THREAD) == 0
+    assert await removed_by(collecting) == 0
     rows.unlink("a", digest)
-    assert await collecting.sweep(IN_THREAD) == 1
+    assert await removed_by(collecting) == 1
     assert list(blobs.all()) == []
 
 
@@ -132,7 +140,7 @@ async def test_a_link_that_a_client_was_told_of_stays(tmp_path: Path, rows: Rows
         blobs.put(data, digest)
         rows.link("a", digest, len(data))
     collecting._renewed["a", told] = 1e12
-    assert await collecting.sweep(IN_THREAD) == 1
+    assert await removed_by(collecting) == 1
     assert list(blobs.all()) == [told]
 
 
@@ -142,4 +150,4 @@ async def test_nothing_is_needless_in_the_time_of_grace_after_a_start(tmp_path: 
     blobs.put(b"x", digest)
     rows.link("a", digest, 1)
     rows._database.execute("UPDATE links SET linked_at = 0")
-    assert await collecting.sweep(IN_THREAD) == 0
+    assert await removed_by(collecting) == 0

@@ -1,0 +1,88 @@
+"""Flags of `hafen registry serve` -> one frozen `Config`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hafen.errors import InvalidArgument
+from hafen.registryd import quotas, webhooks
+from hafen.registryd.access import Access, parse_rules
+from hafen.registryd.collect import Limits
+from hafen.registryd.passwords import Passwords, parse_htpasswd
+from hafen.registryd.webhooks import Hook
+
+DEFAULT_ADDRESS = "127.0.0.1:5000"
+DEFAULT_ROOT = "/var/lib/hafen/registry"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What was asked for. Paths are as given; empty where absent."""
+
+    address: str
+    root: str
+    certificate: str
+    key: str
+    url: str
+    htpasswd: str
+    rules: str
+    may_delete: bool
+    limits: Limits
+    quotas: Mapping[str, int] = field(default_factory=dict)  # bytes by prefix
+    webhooks: Sequence[Hook] = ()
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """InvalidArgument for what makes no sense, exit 2 with a usage text for unknown flags."""
+    defaults = Limits()
+    parser = argparse.ArgumentParser(prog="hafen registry serve", description="Run a registry in the foreground.")
+    add = parser.add_argument
+    add("--addr", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"where to listen (default {DEFAULT_ADDRESS})")
+    add("--root", default=DEFAULT_ROOT, metavar="DIR", help=f"where everything is kept (default {DEFAULT_ROOT})")
+    add("--tls-cert", default="", metavar="FILE", help="certificate chain, PEM")
+    add("--tls-key", default="", metavar="FILE", help="its key")
+    add("--url", default="", metavar="URL",
+        help="how clients reach it, where a proxy stands before it: https://registry.example.com")  # fmt: skip
+    add("--htpasswd", default="", metavar="FILE", help="users and their passwords (htpasswd -B)")
+    add("--rules", default="", metavar="FILE",
+        help="lines WHO REPOSITORIES pull,push,delete; * is everybody, @ everybody with a name")  # fmt: skip
+    add("--no-delete", action="store_true", help="refuse to delete tags, manifests and blobs")
+    add("--gc-interval", type=float, default=defaults.interval, metavar="SECONDS", help="between collections")
+    add("--gc-grace", type=float, default=defaults.grace, metavar="SECONDS", help="a blob may wait for its manifest")
+    add("--upload-expiry", type=float, default=defaults.upload, metavar="SECONDS", help="an upload may rest")
+    add("--quota", action="append", default=[], metavar="PREFIX=SIZE", help="team=20g; * is everything; repeatable")
+    add("--webhook", action="append", default=[], metavar="URL[,OPTION...]",
+        help="tell of changes: events=push+delete, secret-file=FILE; repeatable")  # fmt: skip
+    flags = parser.parse_args(arguments)
+    if bool(flags.tls_cert) != bool(flags.tls_key):
+        raise InvalidArgument("TLS needs --tls-cert and --tls-key")
+    if flags.url and not re.fullmatch(r"https?://[^\s/\"?#]+(/[^\s\"?#]*)?", flags.url):
+        raise InvalidArgument(f"--url is http://HOST or https://HOST, not {flags.url!r}")
+    if flags.gc_interval <= 0 or flags.gc_grace < 0 or flags.upload_expiry < 0:
+        raise InvalidArgument("times are seconds from 0 on, and an interval is more than 0")
+    limits = Limits(flags.gc_interval, flags.gc_grace, flags.upload_expiry)
+    return Config(
+        flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.url.rstrip("/"), flags.htpasswd, flags.rules,
+        not flags.no_delete, limits, quotas.parse(flags.quota), [webhooks.parse(word, _text) for word in flags.webhook],
+    )  # fmt: skip
+
+
+def access(config: Config) -> Access:
+    if not (config.htpasswd or config.rules):
+        return Access()
+    return Access(True, parse_rules(_text(config.rules)) if config.rules else None)
+
+
+def passwords(config: Config) -> Passwords | None:
+    return Passwords(parse_htpasswd(_text(config.htpasswd))) if config.htpasswd else None
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"cannot read {path}: {error}") from error
