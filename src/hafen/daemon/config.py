@@ -40,6 +40,8 @@ class DaemonConfig:
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_certs: tuple[str, ...] = ("/etc/hafen/certs.d", "/etc/docker/certs.d")
+    registry: str = ""  # where to serve a registry over the engine's own content store
+    registry_opts: Mapping[str, object] = field(default_factory=dict)
     idle_shims: int = 2
     idle_netns: int = 4
     insecure: bool = False
@@ -76,6 +78,7 @@ _FILE_KEYS = {
     "registry-mirrors": "registry_mirrors",
     "insecure-registries": "insecure_registries",
     "registry-certs": "registry_certs",
+    "registry": "registry",
     "insecure": "insecure",
     "tls": "tls",
     "tlsverify": "tls_verify",
@@ -117,6 +120,10 @@ def check(config: DaemonConfig) -> DaemonConfig:
         raise InvalidArgument("TLS needs --tlscert and --tlskey")
     if config.tls_verify and not config.tls_ca:
         raise InvalidArgument("--tlsverify needs --tlscacert")
+    if config.registry:
+        from hafen.registryd.config import of_options
+
+        of_options({**config.registry_opts, "addr": config.registry}, f"{config.data_root}/registry")
     endpoint.check(Rules(config.registry_mirrors, config.insecure_registries))
     return replace(config, data_root=os.path.realpath(config.data_root), run_root=os.path.realpath(config.run_root))
 
@@ -137,7 +144,17 @@ def _from_file(path: str) -> dict[str, Any]:
             f"configuration file {path}: the following directives don't match any configuration option: "
             f"{', '.join(unknown)}"
         )
-    return {_FILE_KEYS[key]: _value(path, key, value) for key, value in document.items()}
+    found = {_FILE_KEYS[key]: _value(path, key, value) for key, value in document.items() if key != "registry"}
+    return {**found, **_registry(path, document["registry"])} if "registry" in document else found
+
+
+def _registry(path: str, value: object) -> dict[str, object]:
+    """An address, or an object of the options of `hafen registry serve` by their names."""
+    if isinstance(value, str):
+        return {"registry": value}
+    if isinstance(value, dict) and isinstance(value.get("addr"), str):
+        return {"registry": value["addr"], "registry_opts": value}
+    raise InvalidArgument(f"configuration file {path}: registry is HOST:PORT, or an object with it as addr")
 
 
 def _value(path: str, key: str, value: object) -> object:
@@ -185,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL", help="asked first for docker.io")
     add("--insecure-registry", dest="insecure_registries", action="append", metavar="HOST", help="HTTP is accepted")
     add("--registry-certs", action="append", metavar="DIR", help="where <host:port>/ca.crt and hosts.toml are")
+    add("--registry", metavar="HOST:PORT", help="serve a registry over the engine's own content store")
     add("--idle-shims", type=int, metavar="N", help="shims kept ready")
     add("--idle-netns", type=int, metavar="N", help="network namespaces kept ready")
     add("--insecure", action="store_true", default=None, help="allow TCP without client certificates")

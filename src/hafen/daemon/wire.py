@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from hafen.api import versions
 from hafen.daemon.config import DaemonConfig
@@ -60,6 +61,9 @@ from hafen.storage.database import Database
 from hafen.storage.overlay import OverlaySnapshotter
 from hafen.storage.snapshot import Snapshotter
 
+if TYPE_CHECKING:  # what it is made of is imported where there is one
+    from hafen.daemon.registry import EngineRegistry
+
 log = logging.getLogger(__name__)
 
 _KNOWN_RUNTIMES = ("runc", "crun")
@@ -81,14 +85,19 @@ class Engine:
     database: Database
     hierarchy: cgroup.Hierarchy
     cgroup_parent: str
+    registry: EngineRegistry | None
 
     async def start(self) -> None:
         """After this what the database says is true."""
         await self.shims.start()
         await self.recovery.recover()
+        if self.registry:
+            await self.registry.start()
 
     async def close(self) -> None:
         """Orderly end: containers keep running."""
+        if self.registry:
+            await self.registry.close()
         self.exits.close()
         self.health.close()
         await self.scope.close()
@@ -113,6 +122,7 @@ class Stores:
     volumes: Volumes
     images: Images
     registries: Registries
+    registry: EngineRegistry | None
 
 
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
@@ -179,7 +189,20 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
     store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
     rules = Rules(config.registry_mirrors, config.insecure_registries, config.registry_certs)
     registries = Registries(store, rules, f"hafen/{metadata.version('hafen')}")
-    return Stores(database, paths, events, containers, snapshots, volumes, Images(store, users_of_image), registries)
+    return Stores(
+        database, paths, events, containers, snapshots, volumes, Images(store, users_of_image), registries,
+        engine_registry(config, store, registries),
+    )  # fmt: skip
+
+
+def engine_registry(config: DaemonConfig, store: ImageStore, registries: Registries) -> EngineRegistry | None:
+    """The registry over this engine's content store: also where it is not served (any more), what it has stays."""
+    root = f"{config.data_root}/registry"
+    if not (config.registry or os.path.exists(f"{root}/registry.db")):
+        return None
+    from hafen.daemon.registry import EngineRegistry
+
+    return EngineRegistry(config, root, store, registries)
 
 
 def wire(config: DaemonConfig) -> Engine:
@@ -254,5 +277,5 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     )  # fmt: skip
     return Engine(
         services, recovery, shims, scope, exits, health, events, networks, snapshots, database, hierarchy,
-        config.cgroup_parent,
+        config.cgroup_parent, kept.registry,
     )  # fmt: skip

@@ -118,6 +118,7 @@ class ImageStore:
         self.limits = limits
         self.leases = Leases()
         self.leases.released = self.sweep
+        self.keepers: list[collect.Keeper] = []  # who else has blobs in the content store
         self._publish = publish
         self._documents: dict[str, Document] = {}
         self.builtin: Digest | None = None  # the host image
@@ -130,7 +131,11 @@ class ImageStore:
 
     def sweep(self) -> list[str]:
         """Remove layers and blobs that nothing needs; chain ids of the removed layers."""
-        return collect.sweep(self.database, self.snapshots, self.content, self.leases)
+        return collect.sweep(self.database, self.snapshots, self.content, self.leases, self.keepers)
+
+    def sweep_blobs(self) -> int:
+        """Remove blobs that nothing needs; how many."""
+        return collect.sweep_blobs(self.database, self.content, self.leases, self.keepers)
 
     def publish(self, action: str, identity: str, name: str, image: Image | None = None) -> None:
         """Tell of something that happened to an image."""

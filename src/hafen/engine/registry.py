@@ -16,8 +16,9 @@ from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Rules, domain_of
 from hafen.engine.feed import Reporter, consume
 from hafen.engine.imagestore import ImageStore
+from hafen.engine.localregistry import Linking, LocalRegistry
 from hafen.engine.pull import Puller
-from hafen.engine.push import Pusher
+from hafen.engine.push import Pusher, Uploader
 from hafen.engine.transfers import Transfers
 from hafen.errors import Corrupt, InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import image as documents
@@ -46,6 +47,7 @@ class Registries:
         self._rules = rules
         self._agent = agent
         self._transfers = Transfers()
+        self.local: LocalRegistry | None = None  # where this engine serves one
 
     def info(self) -> RegistryConfig:
         """What `docker info` tells of mirrors and insecure registries."""
@@ -96,7 +98,10 @@ class Registries:
             tags = [wanted.tag] if wanted.tag else present
             async with self._open(wanted, auth, push=True) as target:
                 module = await asyncio.to_thread(import_module, "hafen.distribution.upload")
-                pusher = Pusher(self._store, self._transfers, wanted, module.Uploader(target), report)
+                uploader: Uploader = module.Uploader(target)
+                if self.local is not None and self.local.serves(wanted.domain):
+                    uploader = Linking(self.local, wanted.path, uploader)
+                pusher = Pusher(self._store, self._transfers, wanted, uploader, report)
                 try:
                     for one in tags:
                         await pusher.push(one)

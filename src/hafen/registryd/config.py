@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from hafen.errors import InvalidArgument
 from hafen.registryd import quotas, webhooks
@@ -35,10 +36,35 @@ class Config:
     webhooks: Sequence[Hook] = ()
 
 
-def parse(arguments: Sequence[str]) -> Config:
+class _Parser(argparse.ArgumentParser):
+    """Whose flags may have come from elsewhere than a command line: then a usage text is of no help."""
+
+    embedded = False
+
+    def error(self, message: str) -> NoReturn:
+        if self.embedded:
+            raise InvalidArgument(f"registry: {message}")
+        super().error(message)
+
+
+def of_options(options: Mapping[str, object], root: str) -> Config:
+    """The same out of an object: flags by name without dashes, a list for one that repeats. InvalidArgument."""
+    words = []
+    for name, value in options.items():
+        if name in ("root", "help"):
+            raise InvalidArgument(f"registry: {name} cannot be chosen here")
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not False:
+            words += [f"--{name}={one}" for one in (value if isinstance(value, list) else [value])]
+    return parse([*words, "--root", root], embedded=True)
+
+
+def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
     """InvalidArgument for what makes no sense, exit 2 with a usage text for unknown flags."""
     defaults = Limits()
-    parser = argparse.ArgumentParser(prog="hafen registry serve", description="Run a registry in the foreground.")
+    parser = _Parser(prog="hafen registry serve", description="Run a registry in the foreground.", allow_abbrev=False)
+    parser.embedded = embedded
     add = parser.add_argument
     add("--addr", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help=f"where to listen (default {DEFAULT_ADDRESS})")
     add("--root", default=DEFAULT_ROOT, metavar="DIR", help=f"where everything is kept (default {DEFAULT_ROOT})")

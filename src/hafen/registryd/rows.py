@@ -440,6 +440,13 @@ class Rows:
                 "AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = id)"
             )
 
+    def digests(self) -> list[str]:
+        """Of every blob and manifest that any repository has."""
+        return [
+            str(digest)
+            for (digest,) in self._database.query("SELECT digest FROM links UNION SELECT digest FROM manifests")
+        ]
+
     def known(self, digest: Digest) -> bool:
         """Whether any repository has this blob or manifest."""
         return (

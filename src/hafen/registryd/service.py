@@ -6,10 +6,12 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from hafen.errors import System
 from hafen.http.server import Server
@@ -19,7 +21,7 @@ from hafen.registryd.accesstokens import AccessTokens, signing_key
 from hafen.registryd.admin import Admin
 from hafen.registryd.app import Registry
 from hafen.registryd.authentication import Authentication
-from hafen.registryd.collect import BlobSweep, Collector, Sweep
+from hafen.registryd.collect import BlobSweep, Collector, InThread, Sweep
 from hafen.registryd.config import Config
 from hafen.registryd.metrics import Metrics
 from hafen.registryd.request import Parts
@@ -27,6 +29,7 @@ from hafen.registryd.rows import MIGRATIONS, Rows
 from hafen.registryd.store import Blobs, LocalBlobs
 from hafen.registryd.uploads import Uploads
 from hafen.registryd.webhooks import Webhooks
+from hafen.spec.digest import Digest
 from hafen.storage.collect import Leases
 from hafen.storage.database import Database
 
@@ -58,6 +61,24 @@ def opened(root: str) -> Iterator[Kept]:
         database.close()
 
 
+@contextmanager
+def opened_beside(root: str, content: str, leases: Leases, sweep: Callable[[], int]) -> Iterator[Kept]:
+    """A registry over somebody else's content store: `leases` and `sweep` are theirs; its rows say what it needs."""
+    database = database_in(root)
+    try:
+        yield Kept(root, database, Rows(database), LocalBlobs(root, content), leases, _TheirSweep(sweep))
+    finally:
+        database.close()
+
+
+class _TheirSweep:
+    def __init__(self, sweep: Callable[[], int]) -> None:
+        self._sweep = sweep
+
+    async def __call__(self, in_thread: InThread) -> int:
+        return self._sweep()
+
+
 def database_in(root: str) -> Database:
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
@@ -66,8 +87,36 @@ def database_in(root: str) -> Database:
     return Database(f"{root}/registry.db", MIGRATIONS)
 
 
+class Served:
+    """A registry at work, for whoever is in the same process."""
+
+    def __init__(self, parts: Parts, host: str, port: int) -> None:
+        self._parts = parts
+        self._port = port
+        address = ipaddress.ip_address(host)
+        self._names = {host}
+        if address.is_loopback or address.is_unspecified:
+            self._names |= {"localhost", "127.0.0.1", "::1"}
+        if address.is_unspecified:
+            self._names.add(socket.gethostname())
+
+    def serves(self, domain: str) -> bool:
+        """Whether `host:port` is where it listens. Other names of this machine are not known to be."""
+        found = urlsplit(f"//{domain}")
+        return found.port == self._port and found.hostname in self._names
+
+    async def link(self, name: str, digest: Digest, size: int) -> None:
+        """A blob that is in the content store already becomes the repository's. NotFound, QuotaExceeded."""
+        parts = self._parts
+        with parts.leases.operation() as lease:
+            lease.hold(digest)
+            await parts.in_thread(parts.blobs.sync, digest)
+            parts.quotas.require(name, digest, size)
+            parts.rows.link(name, digest, size)
+
+
 @asynccontextmanager
-async def serving(chosen: Config, kept: Kept) -> AsyncIterator[None]:
+async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
     """The registry listens for the time of the block, and collects, and tells its webhooks."""
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
     allowed, known = config.access(chosen), config.passwords(chosen)
@@ -102,7 +151,7 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[None]:
             _warn(host, context is not None, allowed.asks)
             log.info("listening on %s port %d", host, port)
             try:
-                yield
+                yield Served(parts, host, port)
             finally:
                 for task in work:
                     task.cancel()

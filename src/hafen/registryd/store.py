@@ -32,6 +32,9 @@ class Blobs(Protocol):
     def adopt(self, path: str, digest: Digest) -> None:
         """A file on the same device, of which the same holds, becomes the blob. Durable."""
 
+    def sync(self, digest: Digest) -> None:
+        """A blob that somebody else has put there survives a power cut when this returns; NotFound."""
+
     def all(self) -> Iterator[Digest]:
         """Every blob, in no order."""
 
@@ -84,6 +87,16 @@ class LocalBlobs:
             _fsync(path, os.O_RDWR)
             os.rename(path, final)
             _fsync(os.path.dirname(final), os.O_DIRECTORY)
+        except OSError as error:
+            raise full_or(error) from error
+
+    def sync(self, digest: Digest) -> None:
+        path = self._content.path(digest)
+        try:
+            _fsync(path, os.O_RDWR)
+            _fsync(os.path.dirname(path), os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is not there") from None
         except OSError as error:
             raise full_or(error) from error
 

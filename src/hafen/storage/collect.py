@@ -1,19 +1,23 @@
 """Mark and sweep of blobs and snapshots: what no image, container or operation in progress needs goes away.
 
 Roots are the images (their configuration, manifests, layers, and those layers' recipes), the snapshots of containers,
-and the leases of running operations. Operations hold what they made before it has a row, so that a sweep which runs
-meanwhile leaves it alone. Leases live in memory: after a restart no operation is in progress.
+the leases of running operations, and what those say who keep blobs in the same store (*keepers*: a registry).
+Operations hold what they made before it has a row, so that a sweep which runs meanwhile leaves it alone. Leases live in
+memory: after a restart no operation is in progress.
 """
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from hafen.storage.content import ContentStore
 from hafen.storage.database import Database
 from hafen.storage.snapshot import Snapshotter
+
+Keeper = Callable[[], Iterable[str]]
+"""Digests of the blobs that somebody else needs just now."""
 
 
 class Lease(Protocol):
@@ -74,7 +78,9 @@ def _closure(chains: Iterable[str], parents: dict[str, str | None]) -> set[str]:
     return marked
 
 
-def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, leases: Leases) -> list[str]:
+def sweep(
+    database: Database, snapshots: Snapshotter, content: ContentStore, leases: Leases, keepers: Sequence[Keeper] = ()
+) -> list[str]:
     """Remove every layer and blob that nothing needs; the removed layers' chain ids, top-most first. Loop thread."""
     layers = database.query("SELECT chain_id, parent, recipe, blob FROM layers")
     parents = {str(chain): None if parent is None else str(parent) for chain, parent, _, _ in layers}
@@ -94,8 +100,14 @@ def sweep(database: Database, snapshots: Snapshotter, content: ContentStore, lea
         for chain in doomed:
             if chain in known:
                 snapshots.remove(chain)
-        leases.withheld |= _sweep_blobs(database, content, set(leases.held))
+        _sweep_blobs(database, content, leases, keepers)
     return doomed
+
+
+def sweep_blobs(database: Database, content: ContentStore, leases: Leases, keepers: Sequence[Keeper] = ()) -> int:
+    """Remove every blob that nothing needs, and no layer: how many went away. Loop thread."""
+    with leases.lock:
+        return _sweep_blobs(database, content, leases, keepers)
 
 
 def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[str]:
@@ -110,10 +122,11 @@ def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[s
     return sorted(chains, key=depth, reverse=True)
 
 
-def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> bool:
-    """Whether leases alone kept some."""
+def _sweep_blobs(database: Database, content: ContentStore, leases: Leases, keepers: Sequence[Keeper]) -> int:
+    """How many went away. The leases' lock is held; what they alone keep is noted as withheld."""
+    held = set(leases.held)
     content.expire(held)
-    used: set[str] = set()
+    used = {digest for needed in keepers for digest in needed()}
     for query in (
         "SELECT id FROM images",
         "SELECT digest FROM repository_digests",
@@ -126,4 +139,6 @@ def _sweep_blobs(database: Database, content: ContentStore, held: set[str]) -> b
     for digest in unused:
         if digest not in held:
             content.remove(digest)
-    return any(digest in held for digest in unused)
+    kept = sum(digest in held for digest in unused)
+    leases.withheld |= kept > 0
+    return len(unused) - kept

@@ -41,6 +41,13 @@ def test_runtimes(tmp_path: Path) -> None:
     assert config.runtimes == {"kata": "/usr/bin/kata"}
 
 
+def test_a_registry(tmp_path: Path) -> None:
+    assert load(["--config-file", written(tmp_path, registry="127.0.0.1:1")]).registry == "127.0.0.1:1"
+    options = {"addr": "127.0.0.1:1", "no-delete": True, "quota": ["a=1g", "b=2g"], "gc-interval": 5}
+    config = load(["--config-file", written(tmp_path, registry=options), "--registry", "127.0.0.1:2"])
+    assert (config.registry, config.registry_opts) == ("127.0.0.1:2", options)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -49,6 +56,10 @@ def test_runtimes(tmp_path: Path) -> None:
         ({"hosts": "unix:///x"}, "the value of hosts has the wrong type"),
         ({"log-level": "loud"}, "unknown log level 'loud'"),
         ({"hosts": ["http://x"]}, "cannot listen on 'http://x'"),
+        ({"registry": {"htpasswd": "users"}}, "registry is HOST:PORT, or an object with it as addr"),
+        ({"registry": {"addr": "127.0.0.1:1", "colour": "red"}}, "registry: unrecognized arguments: --colour=red"),
+        ({"registry": {"addr": "127.0.0.1:1", "root": "/x"}}, "registry: root cannot be chosen here"),
+        ({"registry": {"addr": "127.0.0.1:1", "quota": ["team"]}}, "a quota is PREFIX=SIZE"),
     ],
 )
 def test_bad_files(tmp_path: Path, values: dict[str, object], message: str) -> None:
