@@ -20,6 +20,7 @@ SERVERS = {
     "engine": ("hafen.daemon.main",),
     "registry serve": ("hafen.registryd.main",),
     "registry token": ("hafen.registryd.control", "token"),
+    "registry retention": ("hafen.registryd.control", "retention"),
 }
 
 

@@ -3,6 +3,7 @@
     GET    /tokens              what there is, without secrets
     POST   /tokens              {"user": ..., "scope": ["team/*:pull"], "lifetime": seconds or null}: number and secret
     DELETE /tokens/<number>     revoke
+    POST   /retention           {"perform": ..., "rules": text or null}: what is, or would be, removed
 
 `control` is the other end. The file's mode is what protects it.
 """
@@ -13,20 +14,23 @@ import logging
 import os
 import socket
 import time
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from hafen.errors import Conflict, HafenError, InvalidArgument, NotFound, System
 from hafen.http.message import Answer, Body, Head, Reply
 from hafen.http.response import Heads
-from hafen.registryd import errors
+from hafen.registryd import errors, retention
 from hafen.registryd.access import parse_scope
 from hafen.registryd.accesstokens import AccessToken
 from hafen.registryd.request import Parts
+from hafen.registryd.retention import RemoveTag
 
 SOCKET: Final = "admin.sock"
 _MAX_BODY: Final = 1 << 20  # bytes
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,21 @@ class TokenAnswer(msgspec.Struct, frozen=True):
     expires_at: float | None
     used_at: float | None
     secret: str = ""
+
+
+class RetentionRequest(msgspec.Struct, frozen=True):
+    """`rules` are other ones than the registry's, for a preview."""
+
+    perform: bool
+    rules: str | None = None
+
+
+class RetentionAnswer(msgspec.Struct, frozen=True):
+    """A line for each step, and how many there are of each kind."""
+
+    steps: list[str]
+    tags: int
+    manifests: int
 
 
 class Admin:
@@ -82,7 +101,18 @@ class Admin:
             if not self._parts.access_tokens.revoke(int(rest)):
                 raise NotFound(f"there is no access token {rest}")
             return Reply(204)
+        if (head.method, kind, rest) == ("POST", "retention", ""):
+            return await self._retention(_decoded(body, RetentionRequest))
         raise NotFound(f"no such page: {head.method} {head.target}")
+
+    async def _retention(self, request: RetentionRequest) -> Reply:
+        if request.perform and request.rules is not None:
+            raise InvalidArgument("other rules than the registry's own can only be previewed")
+        rules = None if request.rules is None else retention.parse(request.rules)
+        expiry = self._parts.expiry
+        steps = await expiry.perform() if request.perform else await expiry.preview(rules)
+        tags = sum(isinstance(step, RemoveTag) for step in steps)
+        return _json(RetentionAnswer([step.describe() for step in steps], tags, len(steps) - tags))
 
     def _create(self, request: TokenRequest) -> Reply:
         if not self._parts.access.asks:
@@ -101,7 +131,7 @@ def _told(token: AccessToken, secret: str = "") -> TokenAnswer:
     )  # fmt: skip
 
 
-def _decoded(body: bytes, kind: type[TokenRequest]) -> TokenRequest:
+def _decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from hafen.registryd.expiry import Expiry
 from hafen.registryd.rows import Rows
 from hafen.registryd.store import Blobs
 from hafen.registryd.uploads import Uploads
@@ -30,9 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All in seconds: how often to collect, how long a blob may wait for its manifest, an upload for its next byte."""
+    """All in seconds: how often to collect, and to apply the rules of retention; how long a blob may wait for its
+    manifest, an upload for its next byte."""
 
     interval: float = 600.0
+    retention: float = 3600.0
     grace: float = 24 * 3600.0
     upload: float = 24 * 3600.0
 
@@ -82,14 +85,22 @@ class Collector:
         self.removed = 0  # blobs
 
     def renew(self, repository: str, digest: Digest) -> None:
-        """A client has been told that the blob is there."""
+        """A client has been told that the blob or manifest is there."""
         self._renewed[repository, digest] = time.time()
 
-    async def run(self, in_thread: InThread) -> None:
+    def fresh(self, repository: str, digest: Digest, since: float) -> bool:
+        """Whether a manifest that was last pushed then may wait for an index that is about to need it."""
+        return max(since, self._renewed.get((repository, digest), 0.0)) >= time.time() - self._limits.grace
+
+    async def run(self, in_thread: InThread, expiry: Expiry | None = None) -> None:
         """Collect again and again. A sweep that fails is told in the log, and the next one tries again."""
+        due = 0.0
         while True:
             await asyncio.sleep(self._limits.interval)
             try:
+                if expiry and expiry.has_rules and time.monotonic() >= due:
+                    due = time.monotonic() + self._limits.retention
+                    await expiry.perform()
                 await self.collect(in_thread)
             except Exception:
                 self.failed += 1

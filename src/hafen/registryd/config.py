@@ -13,6 +13,8 @@ from hafen.registryd import quotas, webhooks
 from hafen.registryd.access import Access, parse_rules
 from hafen.registryd.collect import Limits
 from hafen.registryd.passwords import Passwords, parse_htpasswd
+from hafen.registryd.retention import Rule
+from hafen.registryd.retention import parse as parse_retention
 from hafen.registryd.webhooks import Hook
 
 DEFAULT_ADDRESS = "127.0.0.1:5000"
@@ -32,6 +34,7 @@ class Config:
     rules: str
     may_delete: bool
     limits: Limits
+    retention: Sequence[Rule] = ()
     quotas: Mapping[str, int] = field(default_factory=dict)  # bytes by prefix
     webhooks: Sequence[Hook] = ()
 
@@ -79,6 +82,9 @@ def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
     add("--gc-interval", type=float, default=defaults.interval, metavar="SECONDS", help="between collections")
     add("--gc-grace", type=float, default=defaults.grace, metavar="SECONDS", help="a blob may wait for its manifest")
     add("--upload-expiry", type=float, default=defaults.upload, metavar="SECONDS", help="an upload may rest")
+    add("--retention", default="", metavar="FILE",
+        help="lines such as: keep 10 newest tags of team/*, remove untagged older than 30d")  # fmt: skip
+    add("--retention-interval", type=float, default=defaults.retention, metavar="SECONDS", help="between its runs")
     add("--quota", action="append", default=[], metavar="PREFIX=SIZE", help="team=20g; * is everything; repeatable")
     add("--webhook", action="append", default=[], metavar="URL[,OPTION...]",
         help="tell of changes: events=push+delete, secret-file=FILE; repeatable")  # fmt: skip
@@ -87,13 +93,18 @@ def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
         raise InvalidArgument("TLS needs --tls-cert and --tls-key")
     if flags.url and not re.fullmatch(r"https?://[^\s/\"?#]+(/[^\s\"?#]*)?", flags.url):
         raise InvalidArgument(f"--url is http://HOST or https://HOST, not {flags.url!r}")
-    if flags.gc_interval <= 0 or flags.gc_grace < 0 or flags.upload_expiry < 0:
+    if flags.gc_interval <= 0 or flags.retention_interval < 0 or flags.gc_grace < 0 or flags.upload_expiry < 0:
         raise InvalidArgument("times are seconds from 0 on, and an interval is more than 0")
-    limits = Limits(flags.gc_interval, flags.gc_grace, flags.upload_expiry)
+    limits = Limits(flags.gc_interval, flags.retention_interval, flags.gc_grace, flags.upload_expiry)
     return Config(
         flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.url.rstrip("/"), flags.htpasswd, flags.rules,
-        not flags.no_delete, limits, quotas.parse(flags.quota), [webhooks.parse(word, _text) for word in flags.webhook],
+        not flags.no_delete, limits, _retention(flags.retention), quotas.parse(flags.quota),
+        [webhooks.parse(word, _text) for word in flags.webhook],
     )  # fmt: skip
+
+
+def _retention(path: str) -> tuple[Rule, ...]:
+    return parse_retention(_text(path)) if path else ()
 
 
 def access(config: Config) -> Access:

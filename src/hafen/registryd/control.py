@@ -1,4 +1,4 @@
-"""`hafen registry token`: speaks with the registry that runs on this root, over its private socket."""
+"""`hafen registry token` and `retention`: speak with the registry that runs on this root, over its private socket."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from hafen.errors import HafenError, InvalidArgument, System, Unavailable
-from hafen.registryd.admin import SOCKET, TokenAnswer, TokenRequest
+from hafen.registryd.admin import SOCKET, RetentionAnswer, RetentionRequest, TokenAnswer, TokenRequest
 from hafen.registryd.config import DEFAULT_ROOT
 from hafen.spec.units import parse_period
 
@@ -48,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     revoke = verbs.add_parser("revoke", aliases=["rm"], help="end some, at once")
     revoke.add_argument("number", nargs="+", type=int)
     revoke.set_defaults(run=_revoke)
-    for verb in (create, listing, revoke):
+    retention = commands.add_parser("retention", help="what has had its time")
+    retention.add_argument("--dry-run", action="store_true", help="tell what would be removed, and remove nothing")
+    retention.add_argument("--rules", metavar="FILE", help="other rules than the registry's; for a dry run only")
+    retention.set_defaults(run=_retention)
+    for verb in (create, listing, revoke, retention):
         _add_root(verb)
     return parser
 
@@ -84,6 +89,21 @@ def _revoke(flags: argparse.Namespace) -> None:
     for number in flags.number:
         ask(flags.root, "DELETE", f"/tokens/{number}")
         print(number)
+
+
+def _retention(flags: argparse.Namespace) -> None:
+    try:
+        rules = Path(flags.rules).read_text(encoding="utf-8") if flags.rules else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"cannot read {flags.rules}: {error}") from error
+    request = RetentionRequest(not flags.dry_run, rules)
+    found = msgspec.json.decode(
+        ask(flags.root, "POST", "/retention", msgspec.json.encode(request)), type=RetentionAnswer
+    )
+    for step in found.steps:
+        print(step)
+    verb = "would be removed" if flags.dry_run else "removed"
+    print(f"{found.tags} tags and {found.manifests} manifests {verb}", file=sys.stderr)
 
 
 def _time(seconds: float | None, otherwise: str) -> str:

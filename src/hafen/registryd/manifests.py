@@ -37,6 +37,8 @@ async def get(request: Request, parts: Parts) -> Answer:
     if request.headers.get("if-none-match") == f'"{stored.digest}"':
         return Reply(304, headers=headers)
     if request.method == "HEAD":
+        if ":" in request.rest:
+            parts.collector.renew(request.name, stored.digest)
         return Reply(200, b"", stored.media_type, headers, length=stored.size)
     return Reply(200, parts.blobs.read(stored.digest), stored.media_type, headers)
 

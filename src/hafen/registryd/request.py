@@ -17,6 +17,7 @@ from hafen.registryd.accesstokens import AccessTokens
 from hafen.registryd.authentication import Authentication
 from hafen.registryd.collect import Collector
 from hafen.registryd.errors import DigestInvalid, NameInvalid, PageInvalid
+from hafen.registryd.expiry import Expiry
 from hafen.registryd.metrics import Metrics
 from hafen.registryd.quotas import Quotas
 from hafen.registryd.rows import Rows
@@ -49,6 +50,7 @@ class Parts:
     access: Access
     authentication: Authentication
     access_tokens: AccessTokens
+    expiry: Expiry
     executor: Executor
     quotas: Quotas
     webhooks: Webhooks

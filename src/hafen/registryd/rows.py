@@ -16,6 +16,9 @@ from typing import Final
 
 from hafen.registryd.errors import ManifestBlobUnknown, ManifestInvalid
 from hafen.registryd.manifest import Manifest
+from hafen.registryd.retention import Inventory
+from hafen.registryd.retention import Manifest as RetainedManifest
+from hafen.registryd.retention import Tag as RetainedTag
 from hafen.spec.digest import Digest
 from hafen.storage.database import Database, Value
 
@@ -84,7 +87,7 @@ CREATE INDEX notifications_next ON notifications (hook, next_at, number);
 # Members may come after their index, so nothing can be said of its depth.
 _NO_DEPTH = "ALTER TABLE manifests DROP COLUMN depth;"
 
-_REGISTRY_4 = """
+_TOKENS = """
 CREATE TABLE secrets (
     name TEXT PRIMARY KEY,
     value BLOB NOT NULL
@@ -100,7 +103,19 @@ CREATE TABLE access_tokens (
 );
 """
 
-MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _REGISTRY_4)
+_UNTAGGED = """
+ALTER TABLE manifests ADD COLUMN untagged_at REAL;  -- Unix seconds when a tag was last taken from it
+CREATE TRIGGER tag_moved AFTER UPDATE OF manifest ON tags WHEN OLD.manifest <> NEW.manifest BEGIN
+    UPDATE manifests SET untagged_at = (julianday('now') - 2440587.5) * 86400.0
+        WHERE repository = OLD.repository AND digest = OLD.manifest;
+END;
+CREATE TRIGGER tag_removed AFTER DELETE ON tags BEGIN
+    UPDATE manifests SET untagged_at = (julianday('now') - 2440587.5) * 86400.0
+        WHERE repository = OLD.repository AND digest = OLD.manifest;
+END;
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _TOKENS, _UNTAGGED)
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
 
@@ -288,7 +303,8 @@ class Rows:
             repository = self._made(name)
             self.check(name, manifest)
             self._database.execute(
-                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) "
+                "ON CONFLICT DO UPDATE SET pushed_at = excluded.pushed_at",
                 (
                     repository, digest, manifest.media_type, size, manifest.artifact_type, manifest.subject,
                     json.dumps(dict(manifest.annotations)), now,
@@ -415,6 +431,37 @@ class Rows:
         """Drop those of all other hooks."""
         self._database.execute(
             "DELETE FROM notifications WHERE hook NOT IN (SELECT value FROM json_each(?))", (json.dumps(hooks),)
+        )
+
+    # Retention
+
+    def inventory(self, name: str, fresh: Callable[[str, Digest, float], bool]) -> Inventory:
+        """What the repository has; `fresh` is asked with name, digest and time of each manifest's last push."""
+        repository = self._id(name)
+        tags = self._database.query("SELECT tag, manifest, pushed_at FROM tags WHERE repository = ?", (repository,))
+        manifests = self._database.query(
+            "SELECT digest, subject, pushed_at, untagged_at FROM manifests WHERE repository = ?", (repository,)
+        )
+        members: dict[str, set[Digest]] = {}
+        for index, member in self._database.query(
+            "SELECT manifest, needs.digest FROM needs JOIN manifests "
+            "ON manifests.repository = needs.repository AND manifests.digest = needs.digest WHERE needs.repository = ?",
+            (repository,),
+        ):
+            members.setdefault(str(index), set()).add(Digest(str(member)))
+        return Inventory(
+            name,
+            tuple(RetainedTag(str(tag), Digest(str(digest)), float(at or 0)) for tag, digest, at in tags),
+            tuple(
+                RetainedManifest(
+                    Digest(str(digest)),
+                    None if subject is None else Digest(str(subject)),
+                    max(float(pushed_at or 0), float(untagged_at or 0)),
+                    frozenset(members.get(str(digest), ())),
+                    fresh(name, Digest(str(digest)), float(pushed_at or 0)),
+                )
+                for digest, subject, pushed_at, untagged_at in manifests
+            ),
         )
 
     # Collection

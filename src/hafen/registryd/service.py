@@ -23,6 +23,7 @@ from hafen.registryd.app import Registry
 from hafen.registryd.authentication import Authentication
 from hafen.registryd.collect import BlobSweep, Collector, InThread, Sweep
 from hafen.registryd.config import Config
+from hafen.registryd.expiry import Expiry
 from hafen.registryd.metrics import Metrics
 from hafen.registryd.request import Parts
 from hafen.registryd.rows import MIGRATIONS, Rows
@@ -125,6 +126,7 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
         uploads = Uploads(kept.root, kept.rows)
         collector = Collector(kept.rows, uploads, kept.sweep, chosen.limits)
         hooks = Webhooks(kept.rows, chosen.webhooks, "https" if context else "http")
+        expiry = Expiry(kept.rows, hooks, chosen.retention, collector.fresh)
         issued = AccessTokens(kept.database)
         key = signing_key(kept.database)
         parts = Parts(
@@ -136,6 +138,7 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
             access=allowed,
             authentication=Authentication(allowed, known, issued, key, chosen.url, context is not None),
             access_tokens=issued,
+            expiry=expiry,
             executor=executor,
             quotas=quotas.Quotas(kept.rows, chosen.quotas),
             webhooks=hooks,
@@ -146,7 +149,7 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
         async with asyncio.TaskGroup() as tasks, Server(Registry(parts)) as server, Server(Admin(parts)) as private:
             await server.listen(sock, context)
             await private.listen(admin.listening(kept.root))
-            work = [tasks.create_task(collector.run(parts.in_thread)), tasks.create_task(hooks.run())]
+            work = [tasks.create_task(collector.run(parts.in_thread, expiry)), tasks.create_task(hooks.run())]
             host, port = sock.getsockname()[:2]
             _warn(host, context is not None, allowed.asks)
             log.info("listening on %s port %d", host, port)
