@@ -122,6 +122,7 @@ class Fsck:
             blobs=blobs,
             stray_files=tuple(strays),
             held=held,
+            registry=frozenset(store.kept_elsewhere()),
             layers={layer.chain_id: layer for layer in layers},
             images={image.id: image for image in images},
             tags=_triples(query("SELECT repository, tag, image FROM tags")),

@@ -198,6 +198,8 @@ def _blob(problem: Problem, known: Known) -> Step:
     places = list(known.repositories_of_image(digest))
     if places:
         return FetchBlob(digest, tuple(places))
+    if digest in inventory.registry:
+        return Leave("it is the registry's alone: push its image there again")
     return Leave("no registry is known to have this image; `hafen rmi` removes it")
 
 

@@ -84,6 +84,7 @@ class Inventory:
     blobs: frozenset[str] = frozenset()
     stray_files: tuple[str, ...] = ()
     held: frozenset[str] = frozenset()
+    registry: frozenset[str] = frozenset()  # blobs of a registry over the same store
     layers: Mapping[str, LayerRow] = field(default_factory=dict)
     images: Mapping[str, ImageRow] = field(default_factory=dict)
     tags: tuple[tuple[str, str, str], ...] = ()  # repository, tag, image
@@ -100,7 +101,7 @@ class Inventory:
 
     def needed_blobs(self) -> dict[str, str]:
         """Blobs that rows name, and what each is for."""
-        needed: dict[str, str] = {}
+        needed = dict.fromkeys(self.registry, "a blob of the registry over this store")
         for layer in self.layers.values():
             if layer.blob is not None:
                 needed[layer.blob] = f"the layer {layer.diff_id} as it came"

@@ -137,6 +137,10 @@ class ImageStore:
         """Remove blobs that nothing needs; how many."""
         return collect.sweep_blobs(self.database, self.content, self.leases, self.keepers)
 
+    def kept_elsewhere(self) -> set[str]:
+        """Digests of the blobs that others need who have some in the content store."""
+        return {digest for needed in self.keepers for digest in needed()}
+
     def publish(self, action: str, identity: str, name: str, image: Image | None = None) -> None:
         """Tell of something that happened to an image."""
         found = image or self.get(identity)

@@ -59,4 +59,7 @@ def measure(store: ImageStore) -> DiskUsage:
         "SELECT digest, image FROM manifests UNION SELECT digest, image FROM repository_digests"
     ):
         found[str(image)].add(str(digest))
+    ours = frozenset[str]().union(*found.values())
+    theirs = store.kept_elsewhere() - ours  # a registry's, over the same store
+    sizes = {part: size for part, size in sizes.items() if part not in theirs}
     return DiskUsage(sizes, {image: frozenset(parts) for image, parts in found.items()})

@@ -169,6 +169,25 @@ def test_each_owner_keeps_what_it_needs_and_no_more(served: Served) -> None:
         assert whole(client, "app", "v2")
 
 
+def taken(engine: EngineProcess) -> str:
+    """What `system df` says of images."""
+    return engine.docker("system", "df", "--format", "{{.Type}} {{.Size}}").stdout.splitlines()[0]
+
+
+def test_fsck_and_df_know_whose_a_blob_is(served: Served) -> None:
+    engine = served.engine
+    before = taken(engine)
+    with closing(served.client()) as client:
+        push_image(client, "app", "v1", [noise(10)])
+    assert engine.fsck() == []
+    assert taken(engine) == before  # no image of the engine's takes that
+    large = next(digest for digest in served.blobs() if _path(served, digest).stat().st_size > MEGABYTE)
+    with open(_path(served, large), "r+b") as file:
+        file.write(b"damage")
+    assert [(one["Kind"], one["Subject"]) for one in engine.fsck("--repair")] == [("blob-damaged", large)]
+    assert _path(served, large).exists()
+
+
 def test_what_it_has_stays_while_it_is_not_served(served: Served) -> None:
     engine = served.engine
     with closing(served.client()) as client:
@@ -237,6 +256,7 @@ def test_killed_at_any_instant_with_both_collecting(served: Served) -> None:
             for (name, tag), digest in promised.items():
                 assert client("HEAD", f"/v2/{name}/manifests/{tag}").headers["docker-content-digest"] == digest
             assert all(whole(client, name, tag) for name, tag in every_tag(client))
+        assert served.engine.fsck() == []
     assert len(promised) > 6
     _nothing_is_left(served)
     assert "Traceback" not in served.engine.log.read_text()
