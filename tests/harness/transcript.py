@@ -11,7 +11,8 @@ error, `=` its exit code where it is not 0. Other lines are for people. What no 
 times, addresses) stands as `<id>`, `<time>`, `<ip>`. What a scenario makes begins with `$N` and is removed after it.
 
 Record: python -m tests.harness.transcript unix:///run/docker.sock tests/root/cli/walk/*.txt
-An engine whose root directory is another than ours: HAFEN_PEER_ROOT names it.
+An engine whose root directory is another than ours: HAFEN_PEER_ROOT names it. One in another network namespace does not
+reach our `$REG`: record with `ip netns exec`.
 """
 
 import concurrent.futures
@@ -32,12 +33,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.engine import busybox_tar
+from tests.harness.upstream import Registry
 
 IMAGE = "walkbox"
 SECONDS = 30  # for one command line
 
-# For the command lines: `await TEXT COMMAND...` repeats a command until it says TEXT; `typed 'prompt=keys'... COMMAND`
-# runs one at a terminal and types keys where a prompt appears; `table` makes columns one space wide.
+# For the command lines: `box NAME` is the tar of a small file of that name; `await TEXT COMMAND...` repeats a command
+# until it says TEXT; `typed 'prompt=keys'... COMMAND` runs one at a terminal and types keys where a prompt appears;
+# `table` makes columns one space wide; `layers` brings what is said of several layers at once into an order.
 PRELUDE = r"""
 await() {
   text=$1; shift; tries=0
@@ -47,9 +50,13 @@ await() {
 }
 typed() { "$PYTHON" -I "$TYPED" "$@"; }
 table() { tr -s ' '; }
+layers() { grep -v 'Verifying Checksum' | sed -E 's/^[0-9a-f]{12}:/layer:/; s/ size: [0-9]+$//' | LC_ALL=C sort; }
+box() { printf '%s\n' "$1 $N" > "$1"; tar --mtime=@0 --owner=0 --group=0 --mode=0644 -cf - "$1"; rm "$1"; }
 """
 
 _PLACEHOLDERS = [
+    (re.compile("\\bSRun '"), "Run '"),  # a slip of docker 28.2
+    (re.compile(r"(manifest unknown: manifest unknown|name not known to registry): .*"), r"\1"),  # ours says which
     (re.compile("runc create failed: "), ""),  # the name of the runtime, where it says what it refused
     (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{12}\b"), "<short>"),
@@ -98,10 +105,12 @@ def load(paths: list[Path]) -> list[Scenario]:
 
 
 class Player:
-    """Plays scenarios with one program against one engine. `letter` keeps its names apart from other players'."""
+    """Plays scenarios with one program against one engine. `letter` keeps its names apart from other players';
+    `registry` is the host and port that they know as `$REG`."""
 
-    def __init__(self, address: str, program: list[str], letter: str, directory: Path) -> None:
+    def __init__(self, address: str, program: list[str], letter: str, directory: Path, registry: str = "") -> None:
         self.address = address
+        self.registry = registry
         self.letter = letter
         self.directory = directory
         programs = directory / "bin"
@@ -126,6 +135,7 @@ class Player:
             "PORT": str(20_000 + 1000 * (ord(self.letter) - ord("a")) // 2 + scenario.number),
             "NET6": f"fd00:{ord(self.letter):x}:{scenario.number:x}",
             "NET": f"10.{ord(self.letter)}.{scenario.number % 256}",
+            **({"REG": self.registry} if self.registry else {}),
         }
         environment = {**self.environment, **names, "DOCKER_CONFIG": str(here / ".docker"), "PWD": str(here)}
         try:
@@ -165,10 +175,10 @@ class Player:
             self._call("DELETE", f"/networks/{network['Id']}")
         for volume in self._call("GET", f"/volumes?filters={chosen}")["Volumes"] or []:
             self._call("DELETE", f"/volumes/{volume['Name']}")
-        tags = [tag for image in self._call("GET", "/images/json") for tag in image["RepoTags"] or []]
-        for tag in tags:
-            if tag.startswith(name):
-                self._call("DELETE", f"/images/{tag}?force=1")
+        for image in self._call("GET", "/images/json"):
+            for named in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
+                if name in named:
+                    self._call("DELETE", f"/images/{named}?force=1")
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
         connection = http.client.HTTPConnection("localhost")
@@ -209,7 +219,8 @@ def _record(address: str, paths: list[Path]) -> None:
         if root != Path("/"):
             here.symlink_to(folder)
             undo.callback(here.unlink)
-        player = Player(address, [shutil.which("docker") or "docker"], "p", here)
+        registry = undo.enter_context(Registry(Path(folder, "registry")))
+        player = Player(address, [shutil.which("docker") or "docker"], "p", here, registry.host)
         player.bring_image()
         try:
             with concurrent.futures.ThreadPoolExecutor(4) as pool:

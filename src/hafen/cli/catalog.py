@@ -56,7 +56,7 @@ ls             volume    listing.VOLUMES      List volumes
 prune          volume    prune.VOLUMES        Remove unused local volumes
 rm             volume    volume.REMOVE        Remove one or more volumes
 
-inspect        manifest  login.MANIFEST       Display an image manifest, or manifest list
+inspect        manifest  manifest.INSPECT     Display an image manifest, or manifest list
 
 df             system    usage.DF             Show disk usage
 dial-stdio     system    system.DIAL_STDIO    -

@@ -69,7 +69,7 @@ def lookup(settings: Mapping[str, object], server: str) -> Auth:
 
 
 def store(settings: Mapping[str, object], path: str, auth: Auth) -> bool:
-    """Keep them; whether that was in the plain file."""
+    """Keep them; whether something was written into the plain file."""
     server, token = auth["serveraddress"], auth.get("identitytoken", "")
     helper = _helper(settings, server)
     if helper:
@@ -78,7 +78,10 @@ def store(settings: Mapping[str, object], path: str, auth: Auth) -> bool:
         _write(path, {**settings, "auths": {**_entries(settings), server: {}}})
         return False
     pair = f"{auth.get('username', '')}:{'' if token else auth.get('password', '')}"
+    before = _entries(settings).get(server)
     entry = {"auth": base64.b64encode(pair.encode()).decode(), **({"identitytoken": token} if token else {})}
+    if entry == before:
+        return False
     _write(path, {**settings, "auths": {**_entries(settings), server: entry}})
     return True
 

@@ -10,11 +10,18 @@ from hafen.spec.template import TemplateError
 
 
 def show(
-    rows: Iterable[Row], columns: Mapping[str, str], default: Sequence[str], form: str, *, quiet: str = ""
+    rows: Iterable[Row],
+    columns: Mapping[str, str],
+    default: Sequence[str],
+    form: str,
+    *,
+    quiet: str = "",
+    beforehand: bool = False,
 ) -> None:
     """Print rows as `form` says. `columns` are the headers by field, `default` the fields of the plain table.
 
-    `quiet` names the one field that `-q` prints.
+    `quiet` names the one field that `-q` prints. `beforehand`: the command looks at its template before it asks, as
+    docker's `ps` does, and has other words for what is wrong with it.
     """
     if quiet and form in ("", "table"):
         for row in rows:
@@ -30,25 +37,26 @@ def show(
     template = unescape(form)
     try:
         if template.startswith("table"):
-            _template_table(rows, columns, template.removeprefix("table").strip())
+            _template_table(rows, columns, template.removeprefix("table").strip(), beforehand)
             return
         parsed = Template(template)
     except TemplateError as error:
-        raise parse_failure(error) from None
+        raise parse_failure(error, beforehand) from None
     for row in rows:
-        out(evaluated(parsed, row))
+        out(evaluated(parsed, row, beforehand))
 
 
-def evaluated(template: Template, data: object) -> str:
+def evaluated(template: Template, data: object, beforehand: bool) -> str:
     try:
         return template.render(data)
     except TemplateError as error:
-        prefix = "failed to parse template" if "not defined" in error.message else "failed to execute template"
-        raise InvalidArgument(f"{prefix}: {error}") from None
+        if not beforehand or "not defined" in error.message:
+            raise parse_failure(error, beforehand) from None
+        raise InvalidArgument(f"failed to execute template: {error}") from None
 
 
-def parse_failure(error: TemplateError) -> InvalidArgument:
-    return InvalidArgument(f"failed to parse template: {error}")
+def parse_failure(error: TemplateError, beforehand: bool) -> InvalidArgument:
+    return InvalidArgument(f"{'failed to parse template' if beforehand else 'template parsing error'}: {error}")
 
 
 def unescape(form: str) -> str:
@@ -61,13 +69,13 @@ def _table(rows: Iterable[Row], columns: Mapping[str, str], default: Sequence[st
     sys.stdout.write(table([columns[name] for name in default], lines))
 
 
-def _template_table(rows: Iterable[Row], columns: Mapping[str, str], text: str) -> None:
+def _template_table(rows: Iterable[Row], columns: Mapping[str, str], text: str, beforehand: bool) -> None:
     """The header is the template itself evaluated on the names of the columns, as docker makes it."""
     template = Template(text)
-    lines = [evaluated(template, row) for row in rows]
+    lines = [evaluated(template, row, beforehand) for row in rows]
     names: dict[str, object] = dict(columns)
     names["Label"] = _label_header
-    header = evaluated(template, Row("formatter.SubHeaderContext", names))
+    header = evaluated(template, Row("formatter.SubHeaderContext", names), beforehand)
     cells = [line.split("\t") for line in [header, *lines]]
     sys.stdout.write(table(cells[0], cells[1:]))
 

@@ -15,8 +15,9 @@ def listing(
     return answer
 
 
-def inspect(engine: Engine, reference: str) -> Document:
-    answer: Document = engine.get(f"/images/{segment(reference)}/json")
+def inspect(engine: Engine, reference: str, *, platform: str = "", manifests: bool = False) -> Document:
+    query: Query = {"platform": platform, "manifests": manifests}
+    answer: Document = engine.get(f"/images/{segment(reference)}/json", query)
     return answer
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hafen.engine.feed import consume
 from hafen.engine.imagestore import BASE_LABEL, HOST, Image, ImageStore, NewLayer
 from hafen.engine.targets import without_targets
-from hafen.errors import NotImplemented
+from hafen.errors import InvalidArgument, NotImplemented
 from hafen.spec import changes as instructions
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
@@ -130,9 +130,13 @@ async def import_tar(
     platform: str | None,
 ) -> AsyncIterator[Progress]:
     """A root file system's tar, plain or compressed, as an image of one layer; the last message is its id."""
+    if repo and reference.parse(repo).digest:
+        raise InvalidArgument("cannot import digest reference")
     name = reference.parse_repository(repo, tag or "") if repo else None
     config = instructions.apply(ImageConfig(), changes)
     target = platforms.parse(platform) if platform else store.platform
+    if target.os != "linux":
+        raise InvalidArgument("operating system is not supported")
     with store.leases.operation() as lease, ExitStack() as undo:
 
         def work(chunks: Iterator[bytes]) -> Staged:

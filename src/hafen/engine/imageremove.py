@@ -46,10 +46,11 @@ def remove(store: ImageStore, users: Users, ref: str, *, force: bool, prune: boo
             )
         _untag(store, image, [name], records)
         names = _names(store, image)
-        if names and all(other.digest and other.repository == name.repository for other in names):
+        same = [other for other in names if other.repository == name.repository]
+        if not name.digest and all(other.digest for other in same):
             # Digests of the repository are of no use to anybody without its tag.
-            _untag(store, image, names, records)
-            names = []
+            _untag(store, image, same, records)
+            names = _names(store, image)
         if names:
             return records
     elif single:

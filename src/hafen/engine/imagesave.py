@@ -71,7 +71,7 @@ async def save(store: ImageStore, refs: Sequence[str]) -> AsyncIterator[bytes]:
 def _select(store: ImageStore, refs: Sequence[str]) -> list[_Selection]:
     """Images with their names, as `docker save` takes them: a bare repository stands for all its tags."""
     found: dict[str, _Selection] = {}
-    for ref in refs:
+    for ref in _expanded(store, refs):
         try:
             image = store.find(ref)
         except NotFound:
@@ -86,6 +86,18 @@ def _select(store: ImageStore, refs: Sequence[str]) -> list[_Selection]:
             if name not in selection.names:
                 selection.names.append(name)
     return list(found.values())
+
+
+def _expanded(store: ImageStore, refs: Sequence[str]) -> Iterator[str]:
+    """A repository without tag or digest means all its tags, where it has any."""
+    for ref in refs:
+        try:
+            name = reference.parse(ref)
+        except InvalidArgument:
+            yield ref
+            continue
+        tags = [] if name.tag or name.digest else store.repository_tags(name)
+        yield from [f"{name.familiar_name}:{tag}" for tag in tags] or [ref]
 
 
 def _names(store: ImageStore, image: Image, ref: str) -> list[Reference]:

@@ -27,6 +27,7 @@ Publish = Callable[[str, str, str, Mapping[str, str]], None]
 """`Events.publish`: kind, action, actor, attributes."""
 
 HOST = "host:latest"
+_ALGORITHMS = ("sha256", "sha384", "sha512")
 BASE_LABEL = "hafen.base"
 SOURCE_LABEL = "hafen.source"
 
@@ -189,7 +190,9 @@ class ImageStore:
 
     def tags(self, identity: str) -> list[Reference]:
         """The tags on an image, sorted."""
-        rows = self.database.query("SELECT repository, tag FROM tags WHERE image = ? ORDER BY 1, 2", (identity,))
+        rows = self.database.query(
+            "SELECT repository, tag FROM tags WHERE image = ? ORDER BY repository || ':' || tag", (identity,)
+        )
         return [reference.parse(f"{repository!s}:{tag!s}") for repository, tag in rows]
 
     def repository_tags(self, name: Reference) -> list[str]:
@@ -324,6 +327,8 @@ class ImageStore:
     def set_tag(self, name: Reference, identity: str) -> str | None:
         """Put a tag on an image; the id of another one that it is taken from. Conflict for `host:latest`, which
         always is the machine's own root."""
+        if name.familiar_name in _ALGORITHMS:
+            raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
         before = self.tagged(name)
         if before is not None and before == self.builtin != identity and name.familiar == HOST:
             raise Conflict(f"{HOST} always is this machine's own root; choose another name")

@@ -12,8 +12,8 @@ from hafen.engine import links
 from hafen.engine.images import Images
 from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
 from hafen.engine.paths import Paths
-from hafen.engine.records import Container, Containers, Row
-from hafen.errors import InvalidArgument, NotFound, System
+from hafen.engine.records import Container, Containers, Record, Row
+from hafen.errors import HafenError, InvalidArgument, NotFound, System
 from hafen.spec import ports
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.lifecycle import State
@@ -62,11 +62,14 @@ class Listing:
         every = all or bool(limit and limit > 0) or "status" in filters
         newest_first = sorted(self.containers, key=lambda container: container.record.created_ns, reverse=True)
         now = time.time_ns()
+        names: dict[str, str] = {}
         found = []
         for container in newest_first:
             if not (every or container.alive or container.status.state is State.RESTARTING) or not wanted(container):
                 continue
             shown = self._row(container, now, linked.get(container.id, ()))
+            if not self._still_names(names, container.record):
+                shown = msgspec.structs.replace(shown, image=container.record.image_id)
             if size:
                 own, whole = await sizes(self.snapshotter, container)
                 shown = msgspec.structs.replace(shown, size_rw=own, size_root_fs=whole)
@@ -74,6 +77,16 @@ class Listing:
             if limit and 0 < limit <= len(found):
                 break
         return found
+
+    def _still_names(self, known: dict[str, str], record: Record) -> bool:
+        """Whether what a container was made from by name is still called so. `known` are the ids of names."""
+        name = record.image
+        if name not in known:
+            try:
+                known[name] = str(self.images.resolve(name).id)
+            except HafenError:
+                known[name] = ""
+        return known[name] == record.image_id
 
     def _row(self, container: Container, now_ns: int, linked: Sequence[str]) -> ContainerSummary:
         """What `ps` shows of it: the same object for as long as that does not change."""

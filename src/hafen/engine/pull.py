@@ -84,7 +84,7 @@ class Puller:
     async def _pull(self, name: Reference) -> bool:
         wanted = name.digest or name.tag or ""
         found = await self._source.manifest(wanted)
-        self._report(Progress(status=f"Pulling from {name.path}", id=wanted))
+        self._report(Progress(status=f"Pulling from {name.path}", id=name.tag or str(name)))
         with self._store.leases.operation() as lease:
             chosen = await self._for_platform(found)
             manifest = documents.read_manifest(chosen.data)

@@ -7,6 +7,7 @@ and a starting one its time.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from importlib import import_module
@@ -167,11 +168,12 @@ class Registries:
         if not 1 <= count <= _MOST_RESULTS:
             raise InvalidArgument(f"limit {count} is outside the range of [1, {_MOST_RESULTS}]")
         filters.check(_SEARCH_FILTERS)
+        stars = max((_stars(text) for text in filters.get("stars")), default=0)
         domain, path = _searched(term)
         module = await asyncio.to_thread(import_module, "hafen.distribution.search")
         with worded():
             found: list[SearchResult] = await module.search(domain, path, count, credentials(auth), self._rules)
-        return [one for one in found if _matches(one, filters)]
+        return [one for one in found if one.star_count >= stars and _matches(one, filters)]
 
 
 def auth_of(repository: Reference, auths: Mapping[str, AuthConfig]) -> AuthConfig:
@@ -190,15 +192,16 @@ def _searched(term: str) -> tuple[str, str]:
 
 
 def _matches(found: SearchResult, filters: Filters) -> bool:
-    try:
-        stars = max((int(text) for text in filters.get("stars")), default=0)
-    except ValueError:
-        raise InvalidArgument(f"invalid filter 'stars={filters.get('stars')[0]}'") from None
     return (
-        found.star_count >= stars
-        and filters.flag("is-official", found.is_official) == found.is_official
+        filters.flag("is-official", found.is_official) == found.is_official
         and filters.flag("is-automated", found.is_automated) == found.is_automated
     )
+
+
+def _stars(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        raise InvalidArgument(f"invalid filter 'stars={text}': strconv.Atoi: parsing \"{text}\": invalid syntax")
+    return int(text)
 
 
 async def _messages(operation: Operation) -> AsyncIterator[Progress]:

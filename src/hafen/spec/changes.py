@@ -23,6 +23,8 @@ _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECAS
 def apply(config: ImageConfig, changes: Iterable[str]) -> ImageConfig:
     """The configuration with the instructions done in order; a text may hold several lines."""
     for text in changes:
+        if not text.strip():
+            raise InvalidArgument("file with no instructions")
         for line in re.sub(r"\\[ \t]*\n", "", text).splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 config = _apply(config, line.strip())
@@ -117,7 +119,7 @@ def _expose(config: ImageConfig, rest: str) -> ImageConfig:
         first = int(match[1]) if match else 0
         last = int(match[2] or match[1]) if match else 0
         if match is None or not 0 < first <= last < 1 << 16:
-            raise InvalidArgument(f"invalid containerPort: {word}")
+            raise InvalidArgument(f"Invalid containerPort: {word}")
         for port in range(first, last + 1):
             ports[f"{port}/{(match[3] or 'tcp').lower()}"] = EmptyObject()
     return replace(config, exposed_ports=ports)

@@ -6,7 +6,6 @@ played by `docker` and by `hafen` on our engine. `tests/harness/transcript.py` t
 
 import concurrent.futures
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from hafen.kernel.cgroup import open_hierarchy
 from tests.harness.engine import EngineProcess
 from tests.harness.transcript import Player, Scenario, load
+from tests.harness.walked import commands_typed, flags_of, options
 
 pytestmark = [
     pytest.mark.root,
@@ -74,64 +74,10 @@ def test_walk(plays: Plays, scenario: Scenario, program: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def options(command: str) -> tuple[dict[str, str], set[str]]:
-    """(long name by every name of a flag, the long names that take a value), as docker's help tells."""
-    text = subprocess.run(["docker", "container", command, "--help"], capture_output=True, text=True, check=True).stdout
-    names: dict[str, str] = {}
-    valued: set[str] = set()
-    for short, long, value in re.findall(r"^  (?:(-\w),| {3}) (--[\w-]+)(?: (\w\S*))?", text, re.MULTILINE):
-        names[long] = long
-        if short:
-            names[short] = long
-        if value:
-            valued.add(long)
-    return names, valued
-
-
-def commands_typed() -> Iterator[list[str]]:
-    """The words of every docker command in the transcripts, without `docker`."""
-    for scenario in SCENARIOS:
-        for step in scenario.steps:
-            lexer = shlex.shlex(step.command.replace("$(", "; "), posix=True, punctuation_chars="|;&()<>")
-            lexer.whitespace_split, lexer.commenters = True, ""
-            words: list[str] = []
-            for word in [*lexer, ";"]:
-                if word.startswith(tuple("|;&()<>")):
-                    if "docker" in words:
-                        yield words[words.index("docker") + 1 :]
-                    words = []
-                else:
-                    words.append(word)
-
-
-def flags_of(words: list[str], names: dict[str, str], valued: set[str], to_the_end: bool) -> Iterator[str]:
-    """Long names of the flags among a subcommand's words; those of `run` and `exec` end at the first argument."""
-    rest = iter(words)
-    for word in rest:
-        if word.startswith("--"):
-            name, equals, _ = word.partition("=")
-            if name in names:
-                yield names[name]
-                if name in valued and not equals:
-                    next(rest, "")
-        elif word.startswith("-") and word != "-":
-            for position, letter in enumerate(word[1:], 2):
-                if f"-{letter}" not in names:
-                    break
-                long = names[f"-{letter}"]
-                yield long
-                if long in valued:
-                    if position == len(word):
-                        next(rest, "")
-                    break
-        elif not to_the_end:
-            return
-
-
 def test_every_subcommand_and_flag_is_walked() -> None:
     seen: set[tuple[str, str]] = set()  # (subcommand, flag), and ("", words) for the ways to say it
-    told = {command: options(command) for command in COMMANDS}
-    for words in commands_typed():
+    told = {command: options("container", command) for command in COMMANDS}
+    for words in commands_typed(SCENARIOS):
         grouped = words[:1] == ["container"]
         name, rest = (words[1:2], words[2:]) if grouped else (words[:1], words[1:])
         command = {"list": "ls", "ps": "ls", "remove": "rm"}.get(name[0], name[0]) if name else ""

@@ -53,7 +53,7 @@ def test_instructions_build_on_what_is_there_and_on_each_other() -> None:
         ("RUN true", "RUN is not a valid change command"),
         ("ENV", "ENV requires at least one argument"),
         ("ENV A", "ENV must have two arguments"),
-        ("EXPOSE 99999", "invalid containerPort: 99999"),
+        ("EXPOSE 99999", "Invalid containerPort: 99999"),
         ("USER a b", "USER requires exactly one argument"),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("HEALTHCHECK --interval=soon CMD x", 'time: invalid duration "soon"'),

@@ -48,9 +48,10 @@ def _save(call: Call) -> int:
     if not target and terminal.is_terminal(1):
         raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     if target and not os.path.isdir(os.path.dirname(os.path.abspath(target))):
-        raise InvalidArgument(
-            f'failed to save image: invalid output path: directory "{os.path.dirname(target)}" does not exist'
-        )
+        place = os.path.dirname(target)
+        raise InvalidArgument(f"failed to save image: invalid output path: stat {place}: no such file or directory")
+    if os.path.isdir(target):
+        raise InvalidArgument("failed to save image: cannot write to a directory")
     write_response(images.save(call.engine, call.arguments), target, ByteBar("Saving"))
     return 0
 

@@ -4,7 +4,6 @@ import sys
 
 from hafen.cli.command import Call, Command
 from hafen.cli.commands.archive import input_file
-from hafen.cli.commands.image import parsed
 from hafen.cli.output import out
 from hafen.cli.progress import ByteBar, Progress
 from hafen.client import containers, images
@@ -32,7 +31,7 @@ def _import(call: Call) -> int:
     flags, source = call.flags, call.arguments[0]
     repository = call.arguments[1] if len(call.arguments) > 1 else ""
     if repository:
-        parsed(repository)
+        parse(repository)
     query: Query = {
         "fromSrc": source if "://" in source else "-", "repo": repository,
         "message": flags.text("message"), "changes": flags.values("change"), "platform": flags.text("platform"),
@@ -71,7 +70,7 @@ IMPORT = Command(
 -c, --change list       Apply Dockerfile instruction to the created image
 -m, --message string    Set commit message for imported image
     --platform string   Set platform if server is multi-platform capable
-""", least=1, most=2,
+""", least=1,
 )  # fmt: skip
 BOOTSTRAP = Command(
     _bootstrap, "[OPTIONS] DISTRIBUTION:RELEASE", "Make an image of a Debian or Ubuntu release from its signed archive",

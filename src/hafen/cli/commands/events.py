@@ -20,12 +20,12 @@ def _events(call: Call) -> int:
         try:
             template = Template(unescape(form), strict=False)
         except TemplateError as error:
-            raise parse_failure(error) from None
+            raise parse_failure(error, beforehand=True) from None
     response = system.events(
         call.engine, since=moment(flags, "since", ""), until=moment(flags, "until", ""), filters=flags.values("filter")
     )
     for event in call.engine.documents(response):
-        out(evaluated(template, event) if template else to_json(event) if form else line(event))
+        out(evaluated(template, event, beforehand=True) if template else to_json(event) if form else line(event))
         _flush()
     return 0
 

@@ -16,6 +16,12 @@ BAD_TEMPLATE = 64
 
 Getter = Callable[[str], Document]
 
+# What the API leaves out where it is empty, and docker's templates find nevertheless.
+_ABSENT_OF_IMAGES: Document = {
+    "Author": "", "Comment": "", "Container": "", "DockerVersion": "", "OsVersion": "", "Parent": "", "Variant": "",
+    "VirtualSize": 0,
+}  # fmt: skip
+
 
 def _show(call: Call, get: Getter) -> int:
     """What was found is printed, then what was not is reported."""
@@ -53,7 +59,7 @@ def _formatted(form: str, found: list[Document]) -> None:
         sys.stdout.write("\n")
     for document in found:
         try:
-            text = template.render(document)
+            text = template.render(_ABSENT_OF_IMAGES | document if "RootFS" in document else document)
         except TemplateError as error:
             sys.stdout.write("\n")
             raise InvalidArgument(f"template parsing error: {error}") from None

@@ -36,7 +36,7 @@ def _containers(call: Call) -> int:
     default = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"] + (
         ["Size"] if flags.on("size") else []
     )
-    show(rows, _CONTAINER_HEADERS, default, form, quiet="ID" if flags.on("quiet") else "")
+    show(rows, _CONTAINER_HEADERS, default, form, quiet="ID" if flags.on("quiet") else "", beforehand=True)
     return 0
 
 
@@ -137,13 +137,14 @@ def _images(call: Call) -> int:
     digests = flags.on("digests") or ".Digest" in form
     found = images.listing(call.engine, all_images=flags.on("all"), digests=digests, filters=filters)
     now = time.time()
-    rows = [row for item in found for row in _image_rows(item, now, digests=digests, truncate=not flags.on("no-trunc"))]
+    shown, truncate = flags.on("digests"), not flags.on("no-trunc")
+    rows = [row for item in found for row in _image_rows(item, now, shown=shown, digests=digests, truncate=truncate)]
     default = ["Repository", "Tag", *(["Digest"] if flags.on("digests") else []), "ID", "CreatedSince", "Size"]
     show(rows, _IMAGE_HEADERS, default, form, quiet="ID" if flags.on("quiet") else "")
     return 0
 
 
-def _image_rows(item: Document, now: float, *, digests: bool, truncate: bool) -> Iterable[Row]:
+def _image_rows(item: Document, now: float, *, shown: bool, digests: bool, truncate: bool) -> Iterable[Row]:
     """One for each tag, with its digest; one for each digest without a tag; one for an image without either."""
     tags: dict[str, list[str]] = {}
     for tag in item.get("RepoTags") or []:
@@ -158,7 +159,9 @@ def _image_rows(item: Document, now: float, *, digests: bool, truncate: bool) ->
         for word in words:
             for digest in sums.get(repository) or ["<none>"] if digests else ["<none>"]:
                 names.append((repository, word, digest))
-    names += [(repo, "<none>", digest) for repo, items in sums.items() if repo not in tags for digest in items]
+    for repository in sums.keys() - tags.keys():
+        # docker: without --digests one line for them all, on which a template finds no digest either
+        names += [(repository, "<none>", digest) for digest in (sums[repository] if shown else [""])]
     for repository, tag, digest in dict.fromkeys(names or [("<none>", "<none>", "<none>")]):
         yield Row("*formatter.imageContext", {
             "Repository": repository, "Tag": tag, "Digest": digest,

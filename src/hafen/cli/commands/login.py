@@ -1,8 +1,6 @@
-"""`login`, `logout`, `search` and `manifest inspect`."""
+"""`login`, `logout` and `search`."""
 
 import getpass
-import json
-import os
 import sys
 
 from hafen.cli import credentials, terminal
@@ -13,7 +11,6 @@ from hafen.cli.output import ellipsis, err, out
 from hafen.client import images, system
 from hafen.errors import InvalidArgument
 from hafen.spec.evaluate import Row
-from hafen.spec.reference import parse
 
 _DESCRIPTION = 45
 
@@ -94,30 +91,6 @@ def _search(call: Call) -> int:
     return 0
 
 
-def _manifest(call: Call) -> int:
-    """The registry is asked from here, as docker does it."""
-    import asyncio
-
-    from hafen.distribution.auth import Credentials
-    from hafen.distribution.endpoint import Rules
-    from hafen.distribution.repository import open_repository
-
-    name = parse(call.arguments[-1]).with_default_tag()
-    kept = credentials.lookup(call.settings, credentials.server_of(name.repository))
-    auth = Credentials(
-        kept.get("username", ""), kept.get("password", ""), kept.get("identitytoken", ""), kept.get("registrytoken", "")
-    )
-    insecure = (name.domain,) if call.flags.on("insecure") else ()
-    rules = Rules((), insecure, (os.path.expanduser("~/.docker/certs.d"), "/etc/docker/certs.d"))
-
-    async def fetch() -> bytes:
-        async with open_repository(name, auth, rules, "hafen") as repository:
-            return (await repository.manifest(name.digest or name.tag or "")).data
-
-    out(json.dumps(json.loads(asyncio.run(fetch())), indent="\t", ensure_ascii=False))
-    return 0
-
-
 LOGIN = Command(
     _login, "[OPTIONS] [SERVER]", "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
     """
@@ -138,8 +111,4 @@ SEARCH = Command(
     --limit int       Max number of search results
     --no-trunc        Don't truncate output
 """, least=1, most=1,
-)  # fmt: skip
-MANIFEST = Command(
-    _manifest, "[OPTIONS] MANIFEST", "Display an image manifest, or manifest list",
-    "    --insecure   Allow communication with an insecure registry", least=1, most=1,
 )  # fmt: skip

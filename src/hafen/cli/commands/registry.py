@@ -8,25 +8,34 @@ from hafen.cli.output import out
 from hafen.cli.progress import Progress
 from hafen.client import images
 from hafen.errors import InvalidArgument, NotImplemented
-from hafen.spec.reference import parse
+from hafen.spec.reference import Reference, parse
 
 
 def _pull(call: Call) -> int:
-    if call.flags.on("all-tags") and ":" in call.arguments[0].rpartition("/")[2]:
+    name, every, quiet = parse(call.arguments[0]), call.flags.on("all-tags"), call.flags.on("quiet")
+    if every and (name.tag or name.digest):
         raise InvalidArgument("tag can't be used with --all-tags/-a")
-    image = call.arguments[0]
-    if not _tagged(image) and not call.flags.on("all-tags"):
-        image += ":latest"
-        if not call.flags.on("quiet"):
-            out("Using default tag: latest")
-    pull_image(call, image, platform=call.flags.text("platform"), quiet=call.flags.on("quiet"))
-    out(str(parse(image)))
+    if not every:
+        name = _with_default_tag(name, quiet)
+    _pull_reference(call, name, platform=call.flags.text("platform"), quiet=quiet)
+    out(str(name))
     return 0
+
+
+def _with_default_tag(name: Reference, quiet: bool) -> Reference:
+    if name.tag or name.digest:
+        return name
+    if not quiet:
+        out("Using default tag: latest")
+    return name.with_default_tag()
 
 
 def pull_image(call: Call, image: str, *, platform: str, quiet: bool, to_stderr: bool = False) -> None:
     """Raises NotImplemented where the engine cannot pull."""
-    reference = parse(image).with_default_tag()
+    _pull_reference(call, parse(image).with_default_tag(), platform=platform, quiet=quiet, to_stderr=to_stderr)
+
+
+def _pull_reference(call: Call, reference: Reference, *, platform: str, quiet: bool, to_stderr: bool = False) -> None:
     repository = reference.familiar_name
     query = {"fromImage": repository, "tag": reference.digest or reference.tag or "", "platform": platform}
     sys.stdout.flush()
@@ -37,24 +46,20 @@ def pull_image(call: Call, image: str, *, platform: str, quiet: bool, to_stderr:
 
 
 def _push(call: Call) -> int:
-    repository, tag = call.arguments[0], ""
-    if _tagged(repository):
-        repository, _, tag = repository.rpartition(":")
-    if call.flags.on("all-tags") and tag:
+    name, every, quiet = parse(call.arguments[0]), call.flags.on("all-tags"), call.flags.on("quiet")
+    if name.digest:
+        raise InvalidArgument("cannot push a digest reference")
+    if every and name.tag:
         raise InvalidArgument("tag can't be used with --all-tags/-a")
-    if not tag and not call.flags.on("all-tags"):
-        tag = "latest"
-        if not call.flags.on("quiet"):
-            out("Using default tag: latest")
-    response = images.push(
-        call.engine, repository, tag, {"X-Registry-Auth": credentials.header(call.settings, repository)}
-    )
-    Progress(quiet=call.flags.on("quiet")).show(call.engine.documents(response))
+    if not every:
+        name = _with_default_tag(name, quiet)
+    repository = name.familiar_name
+    headers = {"X-Registry-Auth": credentials.header(call.settings, repository)}
+    response = images.push(call.engine, repository, name.tag or "", headers)
+    Progress(quiet=quiet).show(call.engine.documents(response))
+    if quiet:
+        out(str(name))
     return 0
-
-
-def _tagged(image: str) -> bool:
-    return ":" in image.rpartition("/")[2] or "@" in image
 
 
 def _absent(call: Call) -> int:
