@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from bench.api import Engine
+from bench.images import Stocked
 from bench.workloads import WORKLOADS, Crowd, Sleeper, Workload
 
 
@@ -105,6 +106,7 @@ def main() -> int:
     finally:
         Sleeper.remove_all(engines)
         Crowd.remove_all(engines)
+        Stocked.close_all()
     if options.own:
         own_process("hafen version", ["./hafen", "-H", engines[0].address, "version"], 80)
         lean = "import sys; sys.path.insert(0, 'src'); import hafen.shim.zygote, hafen.shim.main, hafen.runtime.parent"

@@ -1,48 +1,76 @@
-"""A synthetic image archive in the form of `docker save`, made once per machine; its bytes do not compress."""
+"""Image archives in the form of `docker save`, made once per machine: a Debian, and a tree of many small files."""
 
 import hashlib
 import io
 import json
 import os
 import random
+import shutil
+import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 
-NAME = "hafen-bench/large:1"
-_FILES = 3000
-_SIZE = 57_000  # bytes each
+DEBIAN = "hafen-bench/debian:1"
+TREE = "hafen-bench/tree:1"
+_FILES = 50_000
+_PER_DIRECTORY = 25
+_WORDS = 2000
 
 
-def large() -> str:
-    """The path of the archive, 172 MB; made where it is not there."""
-    path = os.path.join(tempfile.gettempdir(), "hafen-bench-large.tar")
+def debian() -> str:
+    """The path of an archive of Debian 12 with perl: 8,000 files, 172 MB."""
+    return _kept("debian", DEBIAN, _debian)
+
+
+def tree() -> str:
+    """The path of an archive of 50,000 files of some 2 KB, as a package manager's directory has them."""
+    return _kept("tree", TREE, _tree)
+
+
+def _kept(what: str, name: str, make: Callable[[str], bytes]) -> str:
+    path = os.path.join(tempfile.gettempdir(), f"hafen-bench-{what}.tar")
     if not os.path.exists(path):
+        with tempfile.TemporaryDirectory(prefix="hafen-bench-") as folder:
+            data = _image(make(folder), name)
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
-            file.write(_image(_layer()))
+            file.write(data)
         os.rename(file.name, path)
     return path
 
 
-def _layer() -> bytes:
-    numbers = random.Random(172)
+def _debian(folder: str) -> bytes:
+    root = f"{folder}/root"
+    command = ["debootstrap", "--variant=minbase", "--include=perl", "bookworm", root]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for rest in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(f"{root}/{rest}")
+    return subprocess.run(["tar", "--numeric-owner", "-C", root, "-c", "."], check=True, stdout=subprocess.PIPE).stdout
+
+
+def _tree(_: str) -> bytes:
+    numbers = random.Random(50)
+    words = [numbers.randbytes(numbers.randrange(1, 6)).hex() for _ in range(_WORDS)]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for index in range(_FILES):
-            _add(tar, f"data/{index // 100}/{index}", numbers.randbytes(_SIZE))
+            text = " ".join(numbers.choices(words, k=numbers.randrange(50, 500)))
+            _add(tar, f"modules/{index // _PER_DIRECTORY}/{index}.js", text.encode())
     return buffer.getvalue()
 
 
-def _image(layer: bytes) -> bytes:
+def _image(layer: bytes, name: str) -> bytes:
     digest = "sha256:" + hashlib.sha256(layer).hexdigest()
     config = json.dumps(
         {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest]}}
     ).encode()
-    name = hashlib.sha256(config).hexdigest() + ".json"
+    document = hashlib.sha256(config).hexdigest() + ".json"
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         _add(tar, "layer.tar", layer)
-        _add(tar, name, config)
-        _add(tar, "manifest.json", json.dumps([{"Config": name, "RepoTags": [NAME], "Layers": ["layer.tar"]}]).encode())
+        _add(tar, document, config)
+        manifest = [{"Config": document, "RepoTags": [name], "Layers": ["layer.tar"]}]
+        _add(tar, "manifest.json", json.dumps(manifest).encode())
     return buffer.getvalue()
 
 

@@ -24,7 +24,8 @@ from contextlib import contextmanager, suppress
 
 from bench import memory
 from bench.api import ApiError, Engine
-from bench.workloads import IMAGE, cli
+from bench.images import cli
+from bench.workloads import IMAGE
 
 _LABEL = "bench.load"
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.api import Engine
-from bench.workloads import IMAGE, cli
+from bench.images import cli
+from bench.workloads import IMAGE
 
 IDENT = re.compile(r"\b[0-9a-f]{12,64}\b|/[^ ]*/containers/")
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from bench import archive, memory
+from bench import images, memory
 from bench.api import Engine
+from bench.images import cli
 
 IMAGE = "busybox"
 
@@ -20,14 +21,6 @@ class Workload(NamedTuple):
     run: Callable[[Engine], float]
     budget: float | None  # the most that Hafen's median may be of the peer's ("/s": the least)
     about: str
-
-
-def cli(engine: Engine, *arguments: str) -> float:
-    """Wall time of one docker command against the engine, in ms."""
-    env = {**os.environ, "DOCKER_HOST": engine.address}
-    begin = time.perf_counter()
-    subprocess.run(["docker", *arguments], env=env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    return (time.perf_counter() - begin) * 1e3
 
 
 def run_bridge(engine: Engine) -> float:
@@ -195,14 +188,6 @@ def log_read(engine: Engine) -> float:
     return seconds * 1e3
 
 
-def load_archive(engine: Engine) -> float:
-    """`docker load` of an image archive of 172 MB with 3,000 files of bytes that do not compress."""
-    path = archive.large()
-    spent = cli(engine, "load", "-q", "-i", path)
-    cli(engine, "rmi", archive.NAME)
-    return spent
-
-
 class Crowd:
     """A thousand containers that were created and not started, one crowd per engine, kept for the whole run."""
 
@@ -244,6 +229,12 @@ WORKLOADS = (
     Workload("attach-logged", "MB/s", 3, attach_logged_rate, 5.0, "the same with the default log driver"),
     Workload("log-write", "ms", 3, log_write, 1 / 2, "a container that writes a million lines, start to end"),
     Workload("log-read", "ms", 3, log_read, 1 / 2, "docker logs | wc -l of them"),
-    Workload("load", "ms", 3, load_archive, 1 / 1.5, "docker load of an archive of 172 MB"),
+    Workload("load", "ms", 5, images.load_debian, 1 / 1.5, "docker load of an archive of a Debian of 171 MB"),
+    Workload("push", "ms", 5, images.push_debian, 1 / 2, "docker push of it to docker-registry"),
+    Workload("pull", "ms", 5, images.pull_debian, 1 / 1.5, "docker pull of it from there"),
+    Workload("push-ours", "ms", 5, images.push_debian_to_ours, 1 / 2, "docker push of it to hafen registry serve"),
+    Workload("pull-ours", "ms", 5, images.pull_debian_from_ours, 1 / 1.5, "docker pull of it from there"),
+    Workload("load-tree", "ms", 3, images.load_tree, 1.0, "docker load of 50,000 files of 2 KB"),
+    Workload("pull-tree", "ms", 3, images.pull_tree, 1.0, "docker pull of them from docker-registry"),
     Workload("ps-1000", "ms", 20, ps_crowd, None, "docker ps -a, 1,000 containers (budget 50 ms)"),
 )  # fmt: skip
