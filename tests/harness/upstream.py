@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -136,13 +137,17 @@ def publish(
 
 
 class Exchange:
-    """One request on its way through the proxy. A fault may change `status`, `headers` and `body`, cut the answer
-    after `cut` bytes of its body, or hold the second half back until `pause` is set."""
+    """One request on its way through the proxy. What `before` is told of it may change `request_body`, or let only
+    `arrives` bytes of that get through before the line dies. A fault may change `status`, `headers` and `body`, cut
+    the answer after `cut` bytes of its body or lose all of it, or hold the second half back until `pause` is set."""
 
-    def __init__(self, method: str, path: str, headers: dict[str, str]) -> None:
+    def __init__(self, method: str, path: str, headers: dict[str, str], request_body: bytes) -> None:
         self.method = method
         self.path = path
         self.request_headers = headers
+        self.request_body = request_body
+        self.arrives: int | None = None
+        self.lost = False
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.body = b""
@@ -155,14 +160,14 @@ Fault = Callable[[Exchange], None]
 
 class Proxy:
     """A registry in front of another one, whose answers `fault` may spoil. `seen` are its requests, `sent` the bytes
-    of blobs that went to clients; so many uploads as `uploads_cut` says are cut in the middle."""
+    of blobs that went to clients."""
 
-    def __init__(self, target: str, fault: Fault = lambda _: None) -> None:
+    def __init__(self, target: str, fault: Fault = lambda _: None, before: Fault = lambda _: None) -> None:
         self.target = target
         self.fault = fault
+        self.before = before
         self.seen: list[Exchange] = []
         self.sent = 0
-        self.uploads_cut = 0
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -191,16 +196,19 @@ class Proxy:
         self._thread.join()
 
     def _exchange(self, handler: BaseHTTPRequestHandler) -> None:
-        exchange = Exchange(handler.command, handler.path, dict(handler.headers.items()))
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
+        exchange = Exchange(handler.command, handler.path, dict(handler.headers.items()), body)
         self.seen.append(exchange)
-        length = int(handler.headers.get("Content-Length", "0"))
-        if handler.command == "PATCH" and self.uploads_cut:
-            self.uploads_cut -= 1  # half of it arrives, then the line is dead
-            self._ask(exchange, handler.rfile.read(length // 2), ("content-length", "content-range"))
+        self.before(exchange)
+        if exchange.arrives is not None:
+            self._ask(exchange, exchange.request_body[: exchange.arrives], ("content-length", "content-range"))
             self._hang_up(handler)
             return
-        self._ask(exchange, handler.rfile.read(length))
+        self._ask(exchange, exchange.request_body)
         self.fault(exchange)
+        if exchange.lost:
+            self._hang_up(handler)
+            return
         self._answer(handler, exchange)
 
     def _ask(self, exchange: Exchange, body: bytes, without: tuple[str, ...] = ("content-length",)) -> None:
@@ -244,4 +252,5 @@ class Proxy:
 
     def _hang_up(self, handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
-        handler.connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the client was first
+            handler.connection.shutdown(socket.SHUT_RDWR)

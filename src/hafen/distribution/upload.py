@@ -73,7 +73,7 @@ class Uploader:
     async def upload(self, digest: Digest, size: int, open: Open, sent: Callable[[int], None]) -> None:
         """The whole blob; `sent` is told how many bytes are there. Goes on where a broken connection left off."""
         blob = _Blob(digest, size, open)
-        attempt, location, offset = 0, "", 0
+        attempt, location, offset, reached = 0, "", 0, 0
         while True:
             try:
                 if attempt and await self.size(digest) is not None:
@@ -82,6 +82,8 @@ class Uploader:
                     location, offset = await self._begin(), 0
                 elif attempt:
                     location, offset = await self._progress(location)
+                    if offset > reached:  # only what was in vain is counted
+                        attempt, reached = 1, offset
                 location = await self._send(blob, location, offset, sent)
                 await self._finish(blob, location)
                 return

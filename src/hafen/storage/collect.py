@@ -96,10 +96,10 @@ def sweep(
                 database.execute("DELETE FROM layers WHERE chain_id = ?", (chain,))
             if doomed:
                 database.execute("DELETE FROM blob_sources WHERE diff_id NOT IN (SELECT diff_id FROM layers)")
-        known = {info.key for info in snapshots.all()}
-        for chain in doomed:
-            if chain in known:
-                snapshots.remove(chain)
+            known = {info.key for info in snapshots.all()}
+            for chain in doomed:
+                if chain in known:
+                    snapshots.remove(chain)
         _sweep_blobs(database, content, leases, keepers)
     return doomed
 

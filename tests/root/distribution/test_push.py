@@ -61,12 +61,18 @@ def test_uploads_over_a_line_that_breaks(engine: EngineProcess, registry: Regist
     data = os.urandom(3 << 20)
     with RegistryProcess(folder / "ours") as ours:
         for host in (registry.host, f"127.0.0.1:{ours.port}"):
-            with Proxy(host) as proxy:
+            cuts: list[int] = []
+
+            def before(exchange: Exchange, cuts: list[int] = cuts) -> None:
+                if exchange.method == "PATCH" and len(cuts) < 2:
+                    cuts.append(len(exchange.request_body) // 2)
+                    exchange.arrives = cuts[-1]
+
+            with Proxy(host, before=before) as proxy:
                 name = f"{proxy.host}/resumed:latest"
                 engine.docker("import", "-", name, stdin=layer({"random": data}))
-                proxy.uploads_cut = 2
                 push(engine, name)
-                assert not proxy.uploads_cut
+                assert len(cuts) == 2
                 ranges = [one.request_headers.get("Content-Range", "") for one in proxy.seen if one.method == "PATCH"]
                 engine.docker("rmi", name)
                 engine.docker("pull", "-q", name)
@@ -74,6 +80,23 @@ def test_uploads_over_a_line_that_breaks(engine: EngineProcess, registry: Regist
         starts = [int(text.partition("-")[0]) for text in ranges if text]
         assert len(starts) == 2, ranges
         assert starts[1] > starts[0] > len(data) // 2, starts
+
+
+def test_an_upload_that_is_cut_more_often_than_attempts_are_made(engine: EngineProcess, folder: Path) -> None:
+    """What gets on is not in vain."""
+    cuts: list[int] = []
+
+    def before(exchange: Exchange) -> None:
+        if exchange.method == "PATCH" and len(cuts) < 12:
+            cuts.append(len(exchange.request_body) // 6)
+            exchange.arrives = cuts[-1]
+
+    with RegistryProcess(folder / "patient") as ours, Proxy(f"127.0.0.1:{ours.port}", before=before) as proxy:
+        name = f"{proxy.host}/patient:1"
+        engine.docker("import", "-", name, stdin=layer({"random": os.urandom(1 << 20)}))
+        push(engine, name)
+        assert len(cuts) == 12
+        engine.docker("rmi", name)
 
 
 def test_a_registry_that_is_busy(engine: EngineProcess, registry: Registry) -> None:
@@ -101,3 +124,16 @@ def test_what_cannot_be_pushed(engine: EngineProcess, registry: Registry) -> Non
     failed = engine.docker("push", f"{registry.host}/machine:nosuch", check=False)
     assert failed.stderr.strip() == f"tag does not exist: {registry.host}/machine:nosuch"
     engine.docker("rmi", f"{registry.host}/machine")
+
+
+def test_the_last_tag_of_a_repository_takes_its_digests_along(engine: EngineProcess, registry: Registry) -> None:
+    one, two = f"{registry.host}/of/one:1", f"{registry.host}/of/two:1"
+    publish(registry, "of/one", "1", [layer({"a": b"1"})])
+    engine.docker("pull", "-q", one)
+    engine.docker("tag", one, two)
+    engine.docker("push", "-q", two)
+    said = engine.docker("rmi", one).stdout.splitlines()
+    assert [line.partition("@")[0] for line in said] == [f"Untagged: {one}", f"Untagged: {one[:-2]}"]
+    said = engine.docker("rmi", two).stdout.splitlines()
+    assert [line.partition("@")[0] for line in said[:2]] == [f"Untagged: {two}", f"Untagged: {two[:-2]}"]
+    assert said[2].startswith("Deleted: sha256:")
