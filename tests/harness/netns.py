@@ -76,7 +76,7 @@ class Netns:
     def udp(self, port: int = 0, address: str = "0.0.0.0") -> socket.socket:
         """A bound UDP socket inside."""
         with self.entered():
-            bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
         self._sockets.append(bound)
         bound.bind((address, port))
         bound.settimeout(5)
@@ -113,6 +113,14 @@ class World:
         made = Netns()
         self._stack.callback(made.close)
         return made
+
+    def give_ipv6(self) -> None:
+        """IPv6 on the same cable: the host is 2001:db8::2, its way out 2001:db8::1."""
+        for namespace, address in ((self.host, "2001:db8::2"), (self.neighbour, "2001:db8::1")):
+            link = namespace.route.link("uplink")
+            assert link is not None
+            namespace.route.execute(rtnetlink.new_address(link.ifindex, address, 64))
+        self.host.route.execute(rtnetlink.new_route("2001:db8::1"))
 
     def close(self) -> None:
         self._stack.close()

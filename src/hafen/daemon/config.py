@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from hafen.daemon.netconfig import FIXED, NetworkConfig, add_flags
 from hafen.distribution import endpoint
 from hafen.distribution.endpoint import Rules
 from hafen.errors import InvalidArgument
@@ -32,7 +33,7 @@ class DaemonConfig:
     log_driver: str = "local"
     log_opts: Mapping[str, str] = field(default_factory=dict)
     storage_driver: str = "overlay"
-    bridge: str = "hafen0"
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
     cgroup_parent: str = "/hafen"
     labels: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +71,6 @@ _FILE_KEYS = {
     "log-driver": "log_driver",
     "log-opts": "log_opts",
     "storage-driver": "storage_driver",
-    "bridge": "bridge",
     "cgroup-parent": "cgroup_parent",
     "labels": "labels",
     "runtimes": "runtimes",
@@ -88,19 +88,28 @@ _FILE_KEYS = {
 }
 
 
+_NETWORK_KEYS = {entry.name.replace("_", "-"): entry.name for entry in fields(NetworkConfig)}
+
+
 def load(arguments: Sequence[str]) -> DaemonConfig:
     """The configuration; InvalidArgument for what makes no sense, exit 2 with a usage text for unknown flags."""
     parsed = _parser().parse_args(arguments)
     path = parsed.config_file or DEFAULT_FILE
     config = DaemonConfig()
     if parsed.config_file or os.path.exists(path):
-        config = replace(config, **_from_file(path))
-    given = {
-        entry.name: getattr(parsed, entry.name)
-        for entry in fields(DaemonConfig)
-        if getattr(parsed, entry.name, None) is not None
+        config = _from_file(path)
+    networks = replace(config.networks, **_given(parsed, NetworkConfig))
+    return check(replace(config, **_given(parsed, DaemonConfig), networks=networks))
+
+
+def _given(parsed: argparse.Namespace, kind: type[DaemonConfig] | type[NetworkConfig]) -> dict[str, Any]:
+    """What the flags say of the fields of this kind."""
+    values = {entry.name: getattr(parsed, entry.name, None) for entry in fields(kind)}
+    return {
+        name: tuple(value) if isinstance(value, list) and kind is NetworkConfig else value
+        for name, value in values.items()
+        if value is not None
     }
-    return check(replace(config, **given))
 
 
 def check(config: DaemonConfig) -> DaemonConfig:
@@ -124,11 +133,12 @@ def check(config: DaemonConfig) -> DaemonConfig:
         from hafen.registryd.config import of_options
 
         of_options({**config.registry_opts, "addr": config.registry}, f"{config.data_root}/registry")
+    config.networks.defaults()
     endpoint.check(Rules(config.registry_mirrors, config.insecure_registries))
     return replace(config, data_root=os.path.realpath(config.data_root), run_root=os.path.realpath(config.run_root))
 
 
-def _from_file(path: str) -> dict[str, Any]:
+def _from_file(path: str) -> DaemonConfig:
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
@@ -138,17 +148,27 @@ def _from_file(path: str) -> dict[str, Any]:
         raise InvalidArgument(f"configuration file {path} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidArgument(f"configuration file {path} must hold an object")
-    unknown = [key for key in document if key not in _FILE_KEYS]
+    unknown = [key for key in document if key not in {**_FILE_KEYS, **_NETWORK_KEYS, **FIXED}]
     if unknown:
         raise InvalidArgument(
             f"configuration file {path}: the following directives don't match any configuration option: "
             f"{', '.join(unknown)}"
         )
-    found = {_FILE_KEYS[key]: _value(path, key, value) for key, value in document.items() if key != "registry"}
-    return {**found, **_registry(path, document["registry"])} if "registry" in document else found
+    for key, only in FIXED.items():
+        if document.get(key, only) is not only:
+            raise InvalidArgument(f"configuration file {path}: {key} can only be {str(only).lower()} here")
+    own = {key: value for key, value in document.items() if key in _FILE_KEYS and key != "registry"}
+    networks = {key: value for key, value in document.items() if key in _NETWORK_KEYS}
+    registry = _registry(path, document["registry"]) if "registry" in document else {}
+    return replace(
+        DaemonConfig(),
+        networks=NetworkConfig(**_values(path, networks, _NETWORK_KEYS, NetworkConfig())),
+        **_values(path, own, _FILE_KEYS, DaemonConfig()),
+        **registry,
+    )
 
 
-def _registry(path: str, value: object) -> dict[str, object]:
+def _registry(path: str, value: object) -> dict[str, Any]:
     """An address, or an object of the options of `hafen registry serve` by their names."""
     if isinstance(value, str):
         return {"registry": value}
@@ -157,11 +177,22 @@ def _registry(path: str, value: object) -> dict[str, object]:
     raise InvalidArgument(f"configuration file {path}: registry is HOST:PORT, or an object with it as addr")
 
 
-def _value(path: str, key: str, value: object) -> object:
-    default = getattr(DaemonConfig(), _FILE_KEYS[key])
+def _values(
+    path: str, document: Mapping[str, object], keys: Mapping[str, str], defaults: DaemonConfig | NetworkConfig
+) -> dict[str, Any]:
+    return {keys[key]: _value(path, key, value, getattr(defaults, keys[key])) for key, value in document.items()}
+
+
+def _value(path: str, key: str, value: object, default: object) -> object:
     if key == "runtimes":
         if isinstance(value, dict) and all(isinstance(one, dict) and "path" in one for one in value.values()):
             return {name: str(one["path"]) for name, one in value.items()}
+    elif key == "default-address-pools":
+        if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+            return tuple(value)
+    elif key == "default-network-opts":
+        if isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()):
+            return value
     elif isinstance(default, tuple):
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return tuple(value)
@@ -196,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-driver", metavar="NAME", help="of containers that choose none (default local)")
     add("--log-opt", dest="log_opts", action=_Option, metavar="NAME=VALUE", help="of these, and of that driver")
     add("--storage-driver", "-s", metavar="NAME")
-    add("--bridge", "-b", metavar="NAME", help="interface of the default network")
+    add_flags(add)
     add("--cgroup-parent", metavar="PATH")
     add("--cdi-spec-dir", dest="cdi_spec_dirs", action="append", metavar="DIR", help="where CDI specifications are")
     add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL", help="asked first for docker.io")

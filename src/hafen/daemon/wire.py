@@ -53,6 +53,7 @@ from hafen.logs.drivers import DRIVERS
 from hafen.network.bridge import BridgeDriver
 from hafen.network.driver import DEFAULT_BRIDGE, NetworkDriver
 from hafen.network.host import HostDriver
+from hafen.network.macvlan import IPVLAN, MACVLAN, ParentDriver
 from hafen.network.none import NullDriver
 from hafen.spec import platform
 from hafen.spec.wire.hostconfig import LogConfig
@@ -127,9 +128,18 @@ class Stores:
 
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
     """By the API's names. An engine with another bridge gets an nftables table of its own."""
-    table = "hafen" if config.bridge == DEFAULT_BRIDGE else f"hafen-{config.bridge}"
-    drivers: tuple[NetworkDriver, ...] = (BridgeDriver(table=table, warn=log.warning), HostDriver(), NullDriver())
+    networks = config.networks
+    table = "hafen" if networks.bridge == DEFAULT_BRIDGE else f"hafen-{networks.bridge}"
+    bridge = BridgeDriver(table=table, respect_firewall=networks.firewall == "respect", warn=log.warning)
+    drivers: tuple[NetworkDriver, ...] = (
+        bridge, HostDriver(), NullDriver(), ParentDriver(MACVLAN, owner=table), ParentDriver(IPVLAN, owner=table),
+    )  # fmt: skip
     return {driver.name: driver for driver in drivers}
+
+
+def _networks(config: DaemonConfig, kept: Stores, members: Members) -> Networks:
+    defaults = config.networks.defaults(engine_id(kept.database))
+    return Networks(kept.database, kept.events, network_drivers(config), members, defaults)
 
 
 def runtimes(config: DaemonConfig) -> dict[str, str]:
@@ -227,7 +237,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     snapshots, volumes, images = kept.snapshots, kept.volumes, kept.images
     shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
     members = Members(containers, shims, paths)
-    networks = Networks(database, events, network_drivers(config), members, default_bridge=config.bridge)
+    networks = _networks(config, kept, members)
     scope = Scope()
     mounting = Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)

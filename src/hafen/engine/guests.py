@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from hafen.engine import netoptions
+from hafen.engine.netdefaults import NetworkDefaults
 from hafen.engine.netrecords import NetworkRecord, idle_subnets, subnets
 from hafen.errors import InvalidArgument, System
 from hafen.network import etcfiles
@@ -20,6 +22,7 @@ from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings, PortBinding, PortMap
 
 CONTAINER = "container:"
+_NO_DEFAULTS = NetworkDefaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
             problems.append(f"invalid link-local IP address: {text}")
     by_user = network.user_subnet or network.name == "bridge"  # Docker counts its default one as the user's
     for text in addresses:
-        idle = ":" in text and not network.enable_ipv6
+        idle = not network.has(6 if ":" in text else 4)
         candidates = idle_subnets(network) if idle else subnets(network) if by_user else []
         if not candidates:
             problems.append(
@@ -181,6 +184,8 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
             )
         elif not (_is_address(text) and any(parse_address(text) in subnet for subnet in candidates)):
             problems.append(f"no configured subnet or ip-range contain the IP address {text}")
+    netoptions.interface_name(settings.driver_opts)
+    netoptions.endpoint_sysctls(settings.driver_opts, "eth0")
     if settings.mac_address and not _is_mac(settings.mac_address):
         raise InvalidArgument(f"invalid MAC address {settings.mac_address}")
     if problems:
@@ -215,7 +220,7 @@ def port_map(guest: Guest, endpoints: Iterable[Endpoint]) -> PortMap:
     for endpoint in endpoints:
         for port in endpoint.ports:
             bindings = found.get(str(port.container)) or []
-            binding = PortBinding(host_ip=port.host_ip, host_port=str(port.host_port))
+            binding = PortBinding(host_ip=port.host_ip, host_port=str(port.host_port or ""))
             found[str(port.container)] = [*bindings, binding]
     return dict(sorted(found.items()))
 
@@ -249,14 +254,18 @@ def etc_files(
     host: Resolver,
     *,
     embedded: bool,
-    gateway: str,
+    gateways: Sequence[str],
     linked: Sequence[tuple[str, str]] = (),
+    defaults: NetworkDefaults = _NO_DEFAULTS,
 ) -> EtcFiles:
-    """The files in the container's /etc. `embedded`: names are asked of our own resolver. `gateway` is what
+    """The files in the container's /etc. `embedded`: names are asked of our own resolver. `gateways` are what
     `host-gateway` means, `linked` addresses and names of what it links to."""
     options = guest.host_config
-    extra = [*(etcfiles.parse_extra_host(text, gateway) for text in options.extra_hosts or ()), *linked]
-    wanted = etcfiles.override(host, options.dns or (), options.dns_search or (), options.dns_options or ())
+    given = [pair for text in options.extra_hosts or () for pair in etcfiles.parse_extra_host(text, gateways)]
+    extra = [*given, *linked]
+    dns = options.dns or defaults.dns
+    search, dns_options = options.dns_search or defaults.dns_search, options.dns_options or defaults.dns_options
+    wanted = etcfiles.override(host, dns, search, dns_options)
     if mode(options) == "host":
         hosts, resolver = etcfiles.host_hosts(extra), etcfiles.resolv_conf(wanted)
     else:
@@ -265,5 +274,5 @@ def etc_files(
         if embedded:
             resolver = etcfiles.resolv_conf(etcfiles.embedded(wanted), wanted.servers)
         else:
-            resolver = etcfiles.resolv_conf(wanted if options.dns else etcfiles.without_loopback(wanted))
+            resolver = etcfiles.resolv_conf(wanted if dns else etcfiles.without_loopback(wanted))
     return EtcFiles(hosts, resolver, f"{guest.config.hostname}\n")

@@ -59,6 +59,9 @@ class Members:
         )
         return udp, tcp
 
+    async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
+        await self.shims.set_sysctls(netns, settings)
+
     def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
         """From now on the container asks for these networks."""
         self.containers.replace(container, msgspec.structs.replace(container.record, networks=dict(networks)))

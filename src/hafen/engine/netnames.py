@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hafen.engine.guests import Guest
+from hafen.engine.netdefaults import NetworkDefaults
 from hafen.engine.netrecords import Endpoints, NetworkRecords
 from hafen.network import etcfiles
 from hafen.network.dns import Resolver
@@ -65,11 +66,17 @@ class Namespaces(Protocol):
     async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
         """Where the embedded resolver listens inside the namespace: by UDP and by TCP."""
 
+    async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
+        """Write sysctls of the namespace; System where the kernel refuses one."""
+
 
 class NameService:
     """The embedded resolver, for every container that is in a network with names."""
 
-    def __init__(self, records: NetworkRecords, endpoints: Endpoints, namespaces: Namespaces) -> None:
+    def __init__(
+        self, records: NetworkRecords, endpoints: Endpoints, namespaces: Namespaces, defaults: NetworkDefaults
+    ) -> None:
+        self._defaults = defaults
         self._records = records
         self._endpoints = endpoints
         self._namespaces = namespaces
@@ -104,6 +111,8 @@ class NameService:
 
     def _servers(self, guest: Guest) -> Sequence[str]:
         """Whom to ask for names that are not ours: nobody, where no network of the container leads out."""
-        if not any(endpoint.gateway for endpoint in self._endpoints.of(guest.id).values()):
+        if not any(self._records.find(network_id).leads_out for network_id in self._endpoints.of(guest.id)):
             return ()
-        return guest.host_config.dns or etcfiles.host_resolver().servers or etcfiles.FALLBACK_SERVERS
+        return (
+            guest.host_config.dns or self._defaults.dns or etcfiles.host_resolver().servers or etcfiles.FALLBACK_SERVERS
+        )

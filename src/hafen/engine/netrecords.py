@@ -7,24 +7,15 @@ from ipaddress import ip_network
 
 import msgspec
 
+from hafen.engine import netoptions
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.network.driver import Endpoint, Network, Subnet
 from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address, parse_network
 from hafen.spec.filters import Filters
-from hafen.spec.wire.network import EndpointResource, Ipam, IpamConfig, NetworkInspect, NetworkSummary
+from hafen.spec.wire.network import ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, NetworkSummary
 from hafen.storage.database import Database
 
 PREDEFINED = ("bridge", "host", "none")
-DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
-
-OPTION = "com.docker.network."
-BRIDGE_NAME = f"{OPTION}bridge.name"
-ENABLE_ICC = f"{OPTION}bridge.enable_icc"
-MASQUERADE = f"{OPTION}bridge.enable_ip_masquerade"
-HOST_BINDING = f"{OPTION}bridge.host_binding_ipv4"
-MTU = f"{OPTION}driver.mtu"
-
-_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,7 +29,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     link: str = ""
     internal: bool = False
     attachable: bool = False
+    enable_ipv4: bool = True
     enable_ipv6: bool = False
+    config_only: bool = False  # there to be copied by others
+    config_from: str = ""  # the network that it was copied from
+    scope: str = "local"
     user_subnet: bool = False  # the user chose it, and so may choose addresses in it
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -52,13 +47,19 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """Such networks have names, aliases and addresses of the user's choice."""
         return not self.predefined
 
-    def flag(self, option: str, default: bool) -> bool:
-        return self.options[option] in _TRUE if option in self.options else default
+    @property
+    def leads_out(self) -> bool:
+        """Whether it may give a container its default route."""
+        return self.driver not in ("host", "null") and not as_network(self).internal
+
+    def has(self, version: int) -> bool:
+        return self.enable_ipv4 if version == 4 else self.enable_ipv6
 
 
-def in_use(config: IpamConfig, ipv6: bool) -> bool:
-    """Whether addresses come of it: subnets of IPv6 are only remembered in a network without IPv6, as Docker does."""
-    return bool(config.subnet) and (ipv6 or ":" not in config.subnet)
+def in_use(config: IpamConfig, ipv4: bool, ipv6: bool) -> bool:
+    """Whether addresses come of it: subnets of a version that the network is without are only remembered, as Docker
+    does."""
+    return bool(config.subnet) and (ipv6 if ":" in config.subnet else ipv4)
 
 
 def subnets(record: NetworkRecord) -> list[IpNetwork]:
@@ -66,41 +67,28 @@ def subnets(record: NetworkRecord) -> list[IpNetwork]:
 
 
 def configs_in_use(record: NetworkRecord) -> list[IpamConfig]:
-    return [config for config in record.ipam.config or () if in_use(config, record.enable_ipv6)]
+    if record.config_only:
+        return []
+    return [one for one in record.ipam.config or () if in_use(one, record.enable_ipv4, record.enable_ipv6)]
 
 
 def idle_subnets(record: NetworkRecord) -> list[IpNetwork]:
     """Those that are only remembered, and may have been written with host bits."""
+    used = configs_in_use(record)
     configs = record.ipam.config or ()
-    return [
-        parse_network(config.subnet, strict=False)
-        for config in configs
-        if config.subnet and not in_use(config, record.enable_ipv6)
-    ]
+    return [parse_network(one.subnet, strict=False) for one in configs if one.subnet and one not in used]
 
 
 def as_network(record: NetworkRecord) -> Network:
     """The network as its driver knows it."""
-    host_ip = record.options.get(HOST_BINDING, "")
-    return Network(
+    network = Network(
         id=record.id,
         name=record.name,
         link=record.link,
         subnets=tuple(Subnet(config.subnet, config.gateway) for config in configs_in_use(record)),
         internal=record.internal,
-        icc=record.flag(ENABLE_ICC, True),
-        masquerade=record.flag(MASQUERADE, True),
-        host_ip="" if host_ip == "0.0.0.0" else host_ip,
-        mtu=mtu(record.options),
     )
-
-
-def mtu(options: dict[str, str]) -> int:
-    """The MTU option, 0 where it is not given; InvalidArgument where it is no number."""
-    text = options.get(MTU, "0")
-    if not text.isascii() or not text.isdigit():
-        raise InvalidArgument(f"invalid MTU: {text}")
-    return int(text)
+    return netoptions.apply(network, record.driver, record.options)
 
 
 def as_summary(record: NetworkRecord) -> NetworkSummary:
@@ -108,13 +96,15 @@ def as_summary(record: NetworkRecord) -> NetworkSummary:
         name=record.name,
         id=record.id,
         created=record.created,
-        scope="local",
+        scope=record.scope,
         driver=record.driver,
-        enable_ipv4=True,
+        enable_ipv4=record.enable_ipv4,
         enable_ipv6=record.enable_ipv6,
         ipam=record.ipam,
         internal=record.internal,
         attachable=record.attachable,
+        config_from=ConfigReference(network=record.config_from),
+        config_only=record.config_only,
         options=record.options,
         labels=record.labels,
     )
@@ -163,7 +153,7 @@ def matches(record: NetworkRecord, filters: Filters, connected: bool) -> bool:
     return (
         wanted_dangling == dangling
         and filters.matches_any("driver", record.driver)
-        and filters.matches_any("scope", "local")
+        and filters.matches_any("scope", record.scope)
         and filters.matches_any("type", "custom" if record.user_defined else "builtin")
         and ("name" not in filters or any(want in record.name for want in filters.get("name")))
         and ("id" not in filters or any(record.id.startswith(want) for want in filters.get("id")))

@@ -388,6 +388,10 @@ class ShimLink:
         """Sockets bound inside a network namespace, in the order of `specs`; OSError's text in System."""
         return await self._running_zygote().sockets(netns_fd, specs)
 
+    async def set_sysctls(self, netns_fd: int, settings: Mapping[str, str]) -> None:
+        """Write sysctls of a network namespace, by paths below /proc/sys; OSError's text in System."""
+        await self._running_zygote().set_sysctls(netns_fd, settings)
+
     async def spawn(self, request: SpawnRequest, clients: Sequence[AttachClient] = ()) -> Shim:
         """Start a container; its process executes when this returns. Otherwise an error, and nothing is left.
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -148,6 +148,11 @@ class Zygote:
         fields = [list(spec) for spec in specs]
         answer = await _persistently(lambda: self._request("sockets", [netns_fd], specs=fields))
         return [socket.socket(fileno=fd) for fd in answer.descriptors]
+
+    async def set_sysctls(self, netns_fd: int, settings: Mapping[str, str]) -> None:
+        """Write sysctls of a network namespace; System where the kernel refuses one."""
+        fields = dict(settings)
+        await _persistently(lambda: self._request("sysctls", [netns_fd], settings=fields))
 
     def _request(self, op: str, descriptors: Sequence[int] = (), **fields: object) -> asyncio.Future[Answer]:
         return self._talk().request(op, descriptors, **fields)

@@ -86,6 +86,7 @@ def _decode_ip(data: bytes) -> str:
 
 
 U8 = _integer("=B")
+U16 = _integer("=H")
 U32 = _integer("=I")
 STRING = Kind(_encode_string, lambda data: data.partition(b"\0")[0].decode(errors="replace"))
 MAC = Kind(_encode_mac, lambda data: data.hex(":"))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, NETLINK_ROUTE, SOCK_CLOEXEC, SOCK_RAW, socket
 
 from hafen.kernel import nlcodec
-from hafen.kernel.nlcodec import IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U32, Attribute
+from hafen.kernel.nlcodec import IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U16, U32, Attribute
 from hafen.values import NamedTuple
 
 SOL_NETLINK = 270
@@ -21,13 +21,14 @@ NETLINK_GET_STRICT_CHK = 12
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFF_UP = 0x1
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
+RT_SCOPE_NOWHERE = 255
 RTN_UNICAST = 1
 IFA_F_NODAD = 0x02
 IN6_ADDR_GEN_MODE_NONE = 1
@@ -36,14 +37,22 @@ LINK = {  # IFLA_*, linux/if_link.h
     "address": Attribute(1, MAC),
     "name": Attribute(3, STRING),
     "mtu": Attribute(4, U32),
+    "parent": Attribute(5, U32),  # IFLA_LINK
     "master": Attribute(10, U32),
     "link_info": Attribute(18, NESTED),
+    "alias": Attribute(20, STRING),  # IFLA_IFALIAS
     "af_spec": Attribute(26, NESTED),
     "netns_fd": Attribute(28, U32),
     "port": Attribute(12, NESTED),  # IFLA_PROTINFO
 }
 LINK_INFO = {"kind": Attribute(1, STRING), "data": Attribute(2, NESTED)}  # IFLA_INFO_*
 VETH = {"peer": Attribute(1, NESTED)}  # VETH_INFO_PEER
+MACVLAN = {"mode": Attribute(1, U32)}  # IFLA_MACVLAN_MODE
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN = {"mode": Attribute(1, U16), "flags": Attribute(2, U16)}  # IFLA_IPVLAN_MODE, _FLAGS
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+VLAN = {"id": Attribute(1, U16)}  # IFLA_VLAN_ID
 AF_SPEC = {"inet6": Attribute(AF_INET6, NESTED)}
 INET6 = {"addr_gen_mode": Attribute(8, U8)}  # IFLA_INET6_ADDR_GEN_MODE
 BRIDGE_PORT = {"hairpin": Attribute(4, U8), "isolated": Attribute(33, U8)}  # IFLA_BRPORT_MODE, _ISOLATED
@@ -73,6 +82,7 @@ class Link(NamedTuple):
     mac: str
     master: int  # 0 where it has none
     kind: str  # "veth", "bridge", ...; "" for hardware and loopback
+    alias: str = ""  # words of whoever administers it
 
     @property
     def is_up(self) -> bool:
@@ -93,6 +103,7 @@ class Route(NamedTuple):
     gateway: str
     output: int
     table: int
+    family: int = AF_INET
 
 
 class Request(NamedTuple):
@@ -137,6 +148,41 @@ def new_veth(name: str, peer: str, netns: int, *, master: int, mac: str, mtu: in
     return _link(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create veth {name}", body, up=True)
 
 
+def new_macvlan(name: str, netns: int, parent: int, mode: str, *, mac: str, mtu: int) -> Request:
+    """A macvlan on the link `parent` of this namespace, made down and straight in the namespace `netns`."""
+    data = nlcodec.encode(MACVLAN, mode=MACVLAN_MODES[mode])
+    return _upper("macvlan", name, data, parent, netns_fd=netns, mtu=mtu, address=mac)
+
+
+def new_ipvlan(name: str, netns: int, parent: int, mode: str, flag: str, *, mtu: int) -> Request:
+    """An ipvlan on the link `parent` of this namespace, whose hardware address it has; straight in `netns`."""
+    data = nlcodec.encode(IPVLAN, mode=IPVLAN_MODES[mode], flags=IPVLAN_FLAGS[flag])
+    return _upper("ipvlan", name, data, parent, netns_fd=netns, mtu=mtu)
+
+
+def new_vlan(name: str, parent: int, tag: int) -> Request:
+    """A sub-interface for the frames of `parent` that have this VLAN tag (IEEE 802.1Q)."""
+    return _upper("vlan", name, nlcodec.encode(VLAN, id=tag), parent)
+
+
+def new_dummy(name: str) -> Request:
+    return _upper("dummy", name, b"", 0)
+
+
+def _upper(kind: str, name: str, data: bytes, parent: int, **values: nlcodec.Value) -> Request:
+    """A link on top of another one, still down."""
+    if parent:
+        values["parent"] = parent
+    info = nlcodec.encode(LINK_INFO, kind=kind, **({"data": data} if data else {}))
+    body = nlcodec.encode(LINK, name=name, link_info=info, **values)
+    return _link(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create {kind} {name}", body)
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """Words of ours on a link, by which it is known again."""
+    return _link(RTM_SETLINK, 0, f"set alias of link {name}", nlcodec.encode(LINK, name=name, alias=alias))
+
+
 def set_link(index: int, *, up: bool) -> Request:
     return _link(RTM_SETLINK, 0, f"set link {index} {'up' if up else 'down'}", b"", index=index, up=up)
 
@@ -170,9 +216,10 @@ def new_address(index: int, ip: str, prefix: int, broadcast: str = "") -> Reques
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload, f"add address {ip}/{prefix} to link {index}")
 
 
-def new_route(gateway: str, destination: str = "", prefix: int = 0, output: int = 0) -> Request:
-    """A unicast route in the main table; without a destination the default route, without a gateway a direct one."""
-    family = _family(gateway or destination)
+def new_route(gateway: str, destination: str = "", prefix: int = 0, output: int = 0, *, ipv6: bool = False) -> Request:
+    """A unicast route in the main table; without a destination the default route, without a gateway a direct one.
+    `ipv6` is for where neither says which family is meant."""
+    family = AF_INET6 if ipv6 else _family(gateway or destination)
     scope = RT_SCOPE_UNIVERSE if gateway else RT_SCOPE_LINK
     values: dict[str, nlcodec.Value] = {}
     if destination:
@@ -184,6 +231,15 @@ def new_route(gateway: str, destination: str = "", prefix: int = 0, output: int 
     payload = _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     what = f"add route {destination or 'default'} via {gateway or output}"
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload + nlcodec.encode(ROUTE, **values), what)
+
+
+def delete_default_route(route: Route) -> Request:
+    """The default route that was listed so."""
+    payload = _RTMSG.pack(route.family, 0, 0, 0, route.table, 0, RT_SCOPE_NOWHERE, 0, 0)
+    values: dict[str, nlcodec.Value] = {"output": route.output}
+    if route.gateway:
+        values["gateway"] = route.gateway
+    return Request(RTM_DELROUTE, 0, payload + nlcodec.encode(ROUTE, **values), "delete default route")
 
 
 class Rtnetlink:
@@ -312,7 +368,8 @@ def _parse_link(payload: bytes) -> Link:
     info = found.get("link_info", b"")
     kind = _text(nlcodec.decode(LINK_INFO, info), "kind") if isinstance(info, bytes) else ""
     master, mtu = int(found.get("master", 0)), int(found.get("mtu", 0))
-    return Link(index, _text(found, "name"), flags, mtu, _text(found, "address"), master, kind)
+    mac, alias = _text(found, "address"), _text(found, "alias")
+    return Link(index, _text(found, "name"), flags, mtu, mac, master, kind, alias)
 
 
 def _parse_address(payload: bytes) -> Address:
@@ -322,7 +379,7 @@ def _parse_address(payload: bytes) -> Address:
 
 
 def _parse_route(payload: bytes) -> Route | None:
-    _, prefix, _, _, table, _, _, kind, _ = _fixed(_RTMSG, payload)
+    family, prefix, _, _, table, _, _, kind, _ = _fixed(_RTMSG, payload)
     if kind != RTN_UNICAST:
         return None
     found = nlcodec.decode(ROUTE, payload[_RTMSG.size :])
@@ -332,4 +389,5 @@ def _parse_route(payload: bytes) -> Route | None:
         _text(found, "gateway"),
         int(found.get("output", 0)),
         int(found.get("table", table)),
+        family,
     )

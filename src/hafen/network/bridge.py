@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_network
+from socket import AF_INET, AF_INET6
 
 from hafen.errors import System
 from hafen.kernel import rtnetlink
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.rtnetlink import Rtnetlink
 from hafen.network import firewall, sandbox
-from hafen.network.driver import Endpoint, Netns, Network, PublishedPort, Wish, is_link_name, link_name
+from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words, is_link_name, link_name
 from hafen.network.firewall import Firewall
 from hafen.network.ipam import IpNetwork, mac_of
-from hafen.network.publish import HeldPorts
+from hafen.network.publish import HeldPorts, Target
 from hafen.network.ruleset import Published
+from hafen.spec.ports import PortMapping
 
 DEFAULT_MTU = 1500
 
 
 class BridgeDriver:
-    """Containers on a Linux bridge of the host. `warn` takes what the user should know, in words."""
+    """Containers on a Linux bridge of the host. `warn` takes what the user should know, in words.
+
+    With `respect_firewall` published ports are served by sockets of the host, so that its own rules for incoming
+    packets decide who gets through; otherwise they are redirected before those rules see them, as Docker does.
+    """
 
     name = "bridge"
 
-    def __init__(self, *, table: str = "hafen", warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, *, table: str = "hafen", respect_firewall: bool = False, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._route = Rtnetlink()
         self._firewall = Firewall(Nftables(), table)
-        self._ports = HeldPorts()
+        self._ports = HeldPorts(relay_all=respect_firewall)
+        self._redirects = not respect_firewall
         self._warn = warn
         self._bridges: dict[str, int] = {}  # network id -> index of its link
         self._mtu: dict[str, int] = {}
@@ -40,26 +50,34 @@ class BridgeDriver:
 
     def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
         own = {link.ifindex for link in self._route.links() if link.name in but} if but else set()
-        routes = [f"{r.destination}/{r.prefix}" for r in self._route.routes() if r.destination and r.output not in own]
+        listed = [*self._route.routes(AF_INET), *self._route.routes(AF_INET6)]
+        routes = [f"{r.destination}/{r.prefix}" for r in listed if r.destination and r.output not in own]
         addresses = [f"{a.ip}/{a.prefix}" for a in self._route.addresses() if a.ifindex not in own]
         return [ip_network(text, strict=False) for text in routes + addresses]
 
     def create(self, network: Network) -> None:
         if network.id in self._bridges:
             return
-        with _in_words(f"network {network.name}"), ExitStack() as undo:
+        with in_words(f"network {network.name}"), ExitStack() as undo:
             # First the table: a bridge that it does not name would not be recognised as ours after a crash.
             self._firewall.add_network(network)
             undo.callback(self._firewall.remove_network, network)
             self._bridges[network.id] = self._make_bridge(network)
             undo.pop_all()
-        for version in {ip_network(subnet.network).version for subnet in network.subnets}:
+        self._enable_forwarding([network])
+
+    def _enable_forwarding(self, networks: Iterable[Network]) -> None:
+        for version in sorted({ip_network(s.network).version for network in networks for s in network.subnets}):
             told = firewall.enable_forwarding(version)
             if told:
                 self._warn(told)
 
+    def retire(self, network: Network) -> None:
+        with in_words(f"network {network.name}"), Rtnetlink() as route:
+            _delete_link(route, network.link)
+
     def delete(self, network: Network) -> None:
-        with _in_words(f"network {network.name}"):
+        with in_words(f"network {network.name}"):
             self._delete_link(network.link)
             self._firewall.remove_network(network)
         self._bridges.pop(network.id, None)
@@ -69,47 +87,79 @@ class BridgeDriver:
             raise System(f"network {network.name}: the container has no network namespace of its own")
         self.create(network)  # also where it is missing because it could not be made when the engine started
         link = link_name(wish.id)
-        gateways = tuple(subnet.gateway for subnet in network.subnets if not network.internal)
-        hairpin = bool(wish.ports) and not network.internal
+        gateways = _gateways(network)
         where = f"failed to set up container networking: network {network.name}"
-        with _in_words(where), ExitStack() as undo:
+        with in_words(where):
             self._plug(network, wish, netns, link, gateways)
-            undo.callback(self._delete_link, link)
-            if hairpin or not network.icc:
-                self._set_port(link, hairpin=hairpin, isolated=not network.icc)
-            ports = self._publish(network, wish)
-            undo.pop_all()
-        gateway, gateway6 = _by_version(gateways)
+            if not network.icc:
+                try:
+                    self._set_port(link, isolated=True)
+                except BaseException:
+                    self._delete_link(link)
+                    raise
         return Endpoint(
-            wish.id, wish.container_id, wish.container_name, wish.interface, link,
-            wish.ip, wish.prefix, gateway, wish.ip6, wish.prefix6, gateway6, wish.mac, ports,
+            wish.id, wish.container_id, wish.container_name, wish.interface, link, wish.ip, wish.prefix, gateways[0],
+            wish.ip6, wish.prefix6, gateways[1], wish.mac, link_local=wish.link_local,
         )  # fmt: skip
 
-    def detach(self, network: Network, endpoint: Endpoint) -> None:
-        with _in_words(f"network {network.name}"):
-            self._firewall.withdraw(_published(endpoint))
-            self._ports.release(endpoint.ports)
+    def publish(self, network: Network, endpoint: Endpoint, ports: Iterable[PortMapping]) -> Endpoint:
+        wanted = tuple(ports)
+        if not wanted or network.internal:
+            return endpoint
+        try:
+            held = self._ports.hold(wanted, endpoint.container_name, _target(network, endpoint), network.host_ip)
+            published = replace(endpoint, ports=held)
+            try:
+                # With br_netfilter, a container that uses its own published port has its frames redirected within the
+                # bridge, back to where they came from.
+                self._set_port(endpoint.link, hairpin=True, isolated=not network.icc)
+                self._firewall.publish(self._redirected(network, published))
+            except BaseException:
+                self._ports.release(held)
+                raise
+        except (OSError, System) as error:
+            what = f"endpoint {endpoint.container_name} ({endpoint.id})"
+            raise System(f"driver failed programming external connectivity on {what}: {error}") from error
+        return published
 
-    def unplug(self, link: str) -> None:
-        with _in_words(f"link {link}"), Rtnetlink() as route:
-            _delete_link(route, link)
+    def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        if endpoint.ports:
+            with in_words(f"network {network.name}"):
+                self._firewall.withdraw(self._redirected(network, endpoint))
+                self._ports.release(endpoint.ports)
+        return replace(endpoint, ports=())
 
-    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
-        with _in_words(f"network {network.name}"):
-            sandbox.add_default_routes(netns, (endpoint.gateway, endpoint.gateway6))
+    def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
+        with in_words(f"link {endpoint.link}"):
+            sandbox.unplug(netns, endpoint.interface)
+
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns, versions: Collection[int]) -> None:
+        with in_words(f"network {network.name}"):
+            sandbox.lead_out(netns, endpoint.interface, (endpoint.gateway, endpoint.gateway6), versions)
+
+    def _redirected(self, network: Network, endpoint: Endpoint) -> list[Published]:
+        """What the ruleset does for the endpoint's ports; the others are relayed."""
+        found: list[Published] = []
+        for port in endpoint.ports:
+            version = 6 if ":" in port.host_ip else 4
+            routed = network.gateway_mode_of(version) == "routed"
+            if endpoint.address(version) and (routed or self._redirects):
+                found.append(Published(port, endpoint.address(version), routed))
+        return found
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
-        wanted, living = list(networks), [endpoint for _, endpoint in endpoints]
+        wanted, living = list(networks), list(endpoints)
         warnings: list[str] = []
-        with _in_words("networks"):
-            self._remove_strays(wanted, {endpoint.link for endpoint in living})
-            self._firewall.rebuild(wanted, [port for endpoint in living for port in _published(endpoint)])
+        with in_words("networks"):
+            self._remove_strays(wanted, {endpoint.link for _, endpoint in living})
+            self._firewall.rebuild(wanted, [port for one in living for port in self._redirected(*one)])
             for network in wanted:
                 self._bridges[network.id] = self._make_bridge(network)
-        for endpoint in living:
-            warnings += self._ports.restore(endpoint.ports, endpoint.container_name)
+        for network, endpoint in living:
+            target = _target(network, endpoint)
+            warnings += self._ports.restore(endpoint.ports, endpoint.container_name, target)
+        self._enable_forwarding(wanted)
         if wanted:
-            warnings += filter(None, (firewall.enable_forwarding(),))
             warnings += self._firewall.blockers()
         return warnings
 
@@ -133,11 +183,8 @@ class BridgeDriver:
         if found is not None and found.kind != "bridge":
             raise System(f"link {network.link} exists and is no bridge")
         if found is None:
-            mac = (
-                mac_of(network.subnets[0].gateway)
-                if network.subnets and network.subnets[0].gateway
-                else "02:42:0:0:0:1"
-            )
+            gateway = network.gateway_of(4)
+            mac = mac_of(gateway) if gateway else f"02:42:{bytes.fromhex(network.id[:8]).hex(':')}"
             self._route.execute(rtnetlink.new_bridge(network.link, mac, self._mtu[network.id]))
             found = self._route.link(network.link)
             if found is None:
@@ -153,10 +200,12 @@ class BridgeDriver:
         present = {(a.ip, a.prefix) for a in self._route.addresses() if a.ifindex == bridge.ifindex}
         requests = []
         if not bridge.is_up:
-            if not any(":" in subnet.gateway for subnet in network.subnets):
+            if not any(":" in subnet.network for subnet in network.subnets):
                 requests.append(rtnetlink.no_link_local(bridge.ifindex))
             requests.append(rtnetlink.set_link(bridge.ifindex, up=True))
-        for subnet in network.subnets:
+        for subnet in network.subnets if network.host_addresses else ():
+            if network.gateway_mode_of(6 if ":" in subnet.network else 4) == "isolated":
+                continue
             prefix = ip_network(subnet.network).prefixlen
             if subnet.gateway and (subnet.gateway, prefix) not in present:
                 requests.append(rtnetlink.new_address(bridge.ifindex, subnet.gateway, prefix))
@@ -170,13 +219,14 @@ class BridgeDriver:
         outputs = {route.output for route in self._route.routes() if not route.destination and route.table == 254}
         return min((link.mtu for link in self._route.links() if link.ifindex in outputs), default=DEFAULT_MTU)
 
-    def _plug(self, network: Network, wish: Wish, netns: Netns, link: str, gateways: tuple[str, ...]) -> None:
+    def _plug(self, network: Network, wish: Wish, netns: Netns, link: str, gateways: tuple[str, str]) -> None:
         for attempt in (1, 2):
+            made = rtnetlink.new_veth(
+                link, wish.interface, netns.fd,
+                master=self._bridges[network.id], mac=wish.mac, mtu=self._mtu[network.id],
+            )  # fmt: skip
             try:
-                sandbox.plug(
-                    self._route, netns, wish, link,
-                    master=self._bridges[network.id], mtu=self._mtu[network.id], gateways=gateways,
-                )  # fmt: skip
+                sandbox.plug(self._route, netns, wish, made, gateways)
             except OSError:
                 if attempt == 2 or self._route.link(network.link) is not None:
                     raise
@@ -185,24 +235,7 @@ class BridgeDriver:
             else:
                 return
 
-    def _publish(self, network: Network, wish: Wish) -> tuple[PublishedPort, ...]:
-        if not wish.ports or network.internal:
-            return ()
-        try:
-            ports = self._ports.hold(wish.ports, wish.container_name, network.host_ip)
-            try:
-                self._firewall.publish([(port, wish.ip) for port in ports])
-            except BaseException:
-                self._ports.release(ports)
-                raise
-        except System as error:
-            endpoint = f"endpoint {wish.container_name} ({wish.id})"
-            raise System(f"driver failed programming external connectivity on {endpoint}: {error}") from error
-        return ports
-
-    def _set_port(self, name: str, *, hairpin: bool, isolated: bool) -> None:
-        """`hairpin`: with br_netfilter, a container that uses its own published port has its frames redirected within
-        the bridge, back to where they came from."""
+    def _set_port(self, name: str, *, hairpin: bool = False, isolated: bool = False) -> None:
         link = self._route.link(name)
         if link is not None:
             self._route.execute(rtnetlink.set_bridge_port(link.ifindex, hairpin=hairpin, isolated=isolated))
@@ -220,21 +253,11 @@ def _delete_link(route: Rtnetlink, name: str) -> None:
             raise
 
 
-def _published(endpoint: Endpoint) -> list[Published]:
-    return [(port, endpoint.ip) for port in endpoint.ports]
+def _target(network: Network, endpoint: Endpoint) -> Target:
+    routed = {version for version in (4, 6) if network.gateway_mode_of(version) == "routed"}
+    return Target(endpoint.ip, endpoint.ip6, frozenset(routed))
 
 
-def _by_version(addresses: Iterable[str]) -> tuple[str, str]:
-    found = [*addresses, ""]
-    first4 = next((a for a in found if ":" not in a), "")
-    first6 = next((a for a in found if ":" in a), "")
-    return first4, first6
-
-
-@contextmanager
-def _in_words(what: str) -> Iterator[None]:
-    """The kernel's refusals as `System`."""
-    try:
-        yield
-    except OSError as error:
-        raise System(f"{what}: {error.strerror or error}") from error
+def _gateways(network: Network) -> tuple[str, str]:
+    """Those that lead out, of IPv4 and IPv6."""
+    return ("", "") if network.internal else (network.gateway_of(4), network.gateway_of(6))

@@ -4,21 +4,25 @@ Life of a network, as the engine drives it. Every call is synchronous, quick, an
 
     driver.create(network)                        the network can take containers; again after a restart: adopts
         driver.attach(network, wish, netns)       a container's interface works inside `netns`; returns the Endpoint
-        driver.detach(network, endpoint)          ports are free again; the link goes with its namespace,
-        driver.unplug(endpoint.link)              or by this, where that lives on
+        driver.publish(network, endpoint, ports)  ports of the host lead to it; returns the Endpoint with them
+        driver.withdraw(network, endpoint)        they are free again; its interface goes with its namespace,
+        driver.unplug(endpoint, netns)            or by this, where that lives on
+    driver.retire(network)                        the slow part of the next
     driver.delete(network)                        nothing of it is left in the kernel
 
-`attach` either succeeds or leaves nothing. After a crash of the engine, `restore` tells the driver what is true: it
-takes over the endpoints that live, and removes from the kernel what belongs to nobody.
+`attach` and `publish` either succeed or leave nothing. After a crash of the engine, `restore` tells the driver what is
+true: it takes over the endpoints that live, and removes from the kernel what belongs to nobody.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hafen.errors import System
 from hafen.network.ipam import IpNetwork
 from hafen.spec.ports import Port, PortMapping
 
@@ -35,7 +39,8 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network as its driver knows it. `link` is the name of its interface on the host, where it has one."""
+    """A network as its driver knows it. `link` is the name of its interface on the host, where it has one: the bridge,
+    or what macvlan and ipvlan sit on."""
 
     id: str
     name: str
@@ -45,7 +50,26 @@ class Network:
     icc: bool = True  # containers reach one another
     masquerade: bool = True
     host_ip: str = ""  # where ports are published that name no address; "" is everywhere
-    mtu: int = 0  # 0: as the host's way out
+    mtu: int = 0  # 0: as the host's way out, or as the link below
+    gateway_mode: str = "nat"  # of IPv4: one of GATEWAY_MODES
+    gateway_mode6: str = "nat"
+    host_addresses: bool = True  # the host has the gateways' addresses
+    mode: str = ""  # macvlan: one of kernel.rtnetlink.MACVLAN_MODES; ipvlan: one of IPVLAN_MODES
+    flag: str = ""  # ipvlan: one of IPVLAN_FLAGS
+
+    def gateway_mode_of(self, version: int) -> str:
+        return self.gateway_mode if version == 4 else self.gateway_mode6
+
+    def gateway_of(self, version: int) -> str:
+        """The first subnet's gateway of that version, "" where there is none."""
+        return next((s.gateway for s in self.subnets if s.gateway and (":" in s.gateway) == (version == 6)), "")
+
+    def masquerades(self, version: int) -> bool:
+        """Whether what leaves the network leaves with an address of the host's."""
+        return self.masquerade and not self.internal and self.gateway_mode_of(version) in ("nat", "nat-unprotected")
+
+
+GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +85,9 @@ class Wish:
     ip6: str = ""
     prefix6: int = 0
     mac: str = ""
-    default_route: bool = True
-    ports: tuple[PortMapping, ...] = ()
+    link_local: tuple[str, ...] = ()  # further addresses, of the link's own scope
+    leads_out: bool = True  # gives the default route of IPv4
+    leads_out6: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +116,13 @@ class Endpoint:
     gateway6: str = ""
     mac: str = ""
     ports: tuple[PublishedPort, ...] = ()
+    link_local: tuple[str, ...] = ()
+    leads_out: tuple[int, ...] = ()  # the versions of IP whose default route it gives
     names: tuple[str, ...] = ()  # by which the others in the network find it
     links: dict[str, str] = field(default_factory=dict)  # names of others by the alias it alone knows them by
+
+    def address(self, version: int) -> str:
+        return self.ip if version == 4 else self.ip6
 
 
 class Netns(Protocol):
@@ -110,28 +140,32 @@ class NetworkDriver(Protocol):
 
     @property
     def name(self) -> str:
-        """As the API calls it: "bridge", "host", "null"."""
+        """As the API calls it: "bridge", "host", "null", "macvlan", "ipvlan"."""
 
     def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
         """Addresses that the host uses itself, and that no new network may take; those of the links `but` left out."""
 
     def create(self, network: Network) -> None: ...
 
+    def retire(self, network: Network) -> None:
+        """Remove the network's link, before `delete`. For any thread: the kernel may take 30 ms for it (it waits for a
+        grace period)."""
+
     def delete(self, network: Network) -> None: ...
 
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint: ...
 
-    def detach(self, network: Network, endpoint: Endpoint) -> None:
-        """Its ports are free again. Its link goes with its namespace, or by `unplug`."""
+    def publish(self, network: Network, endpoint: Endpoint, ports: Iterable[PortMapping]) -> Endpoint:
+        """Ports of the host lead to the endpoint. A driver whose containers are in the neighbours' reach has none."""
 
-    def unplug(self, link: str) -> None:
-        """Remove a link of the host: an endpoint's from a namespace that lives on, or a network's before `delete`.
+    def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        """Its ports are free again."""
 
-        For any thread: the kernel takes 30 ms for it (it waits for a grace period).
-        """
+    def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
+        """Remove the endpoint's interface from a namespace that lives on. For any thread, as `retire`."""
 
-    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
-        """Make a living endpoint the container's way out: its default routes."""
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns, versions: Collection[int]) -> None:
+        """Make a living endpoint the container's way out, for these of IPv4 and IPv6: its default routes."""
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
         """Make the kernel agree with what lives; returns warnings, in words."""
@@ -153,3 +187,12 @@ def link_name(endpoint_id: str) -> str:
 def is_link_name(name: str) -> bool:
     """Whether `link_name` may have made it."""
     return len(name) == 13 and name.startswith("hf") and all(c in "0123456789abcdef" for c in name[2:])
+
+
+@contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """The kernel's refusals as `System`."""
+    try:
+        yield
+    except OSError as error:
+        raise System(f"{what}: {error.strerror or error}") from error

@@ -115,8 +115,9 @@ def resolv_conf(resolver: Resolver, forwards_to: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_extra_host(text: str, gateway: str) -> tuple[str, str]:
-    """(address, name) of `--add-host name:address` or `name=address`; `host-gateway` is the host as seen from here."""
+def parse_extra_host(text: str, gateways: Sequence[str]) -> list[tuple[str, str]]:
+    """(address, name) pairs of `--add-host name:address` or `name=address`; `host-gateway` is the host as seen from
+    here."""
     for separator in "=:":
         name, found, address = text.partition(separator)
         if found:
@@ -124,11 +125,11 @@ def parse_extra_host(text: str, gateway: str) -> tuple[str, str]:
     if not name or not address:
         raise InvalidArgument(f'bad format for add-host: "{text}"')
     if address == HOST_GATEWAY:
-        if not gateway:
+        if not gateways:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
-        return gateway, name
+        return [(gateway, name) for gateway in gateways]
     try:
-        return str(ip_address(address.removeprefix("[").removesuffix("]"))), name
+        return [(str(ip_address(address.removeprefix("[").removesuffix("]"))), name)]
     except ValueError:
         raise InvalidArgument(f'invalid IP address in add-host: "{address}"') from None
 

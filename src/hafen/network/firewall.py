@@ -13,6 +13,7 @@ from hafen.network import ruleset
 from hafen.network.driver import Network
 from hafen.network.ruleset import Published
 
+_IPV6_LINKS = "/proc/sys/net/ipv6/conf"
 _FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
 
 
@@ -130,17 +131,36 @@ def enable_forwarding(version: int = 4) -> str:
     """Switch the kernel's forwarding on. Returns what to tell the user, "" where it was on already."""
     path = _FORWARDING[version]
     try:
-        with open(path, "rb", buffering=0) as file:
-            if file.read().strip() != b"0":
-                return ""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, b"1")
-        finally:
-            os.close(descriptor)
+        if _read(path) != b"0":
+            return ""
+        if version == 6:
+            _keep_router_advertisements()
+        _write(path, b"1")
     except OSError as error:
         return f"IPv{version} forwarding is off and cannot be switched on ({error}): containers are cut off"
     return f"IPv{version} forwarding was off; it is now on ({path})"
+
+
+def _keep_router_advertisements() -> None:
+    """A host that forwards takes no address or default route from routers any more, unless it is told to
+    (`accept_ra` 2 in Documentation/networking/ip-sysctl.rst): it would lose its own way out."""
+    for name in os.listdir(_IPV6_LINKS):
+        path = f"{_IPV6_LINKS}/{name}/accept_ra"
+        if name not in ("all", "default", "lo") and _read(path) == b"1":
+            _write(path, b"2")
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read().strip()
+
+
+def _write(path: str, value: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
 
 
 def _failed(error: OSError) -> System:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from hafen.network.driver import Endpoint, Netns, Network, Wish
 from hafen.network.ipam import IpNetwork
+from hafen.spec.ports import PortMapping
 
 
 class HostDriver:
@@ -19,19 +20,25 @@ class HostDriver:
     def create(self, network: Network) -> None:
         pass
 
+    def retire(self, network: Network) -> None:
+        pass
+
     def delete(self, network: Network) -> None:
         pass
 
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
         return Endpoint(wish.id, wish.container_id, wish.container_name)
 
-    def detach(self, network: Network, endpoint: Endpoint) -> None:
+    def publish(self, network: Network, endpoint: Endpoint, ports: Iterable[PortMapping]) -> Endpoint:
+        return endpoint
+
+    def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        return endpoint
+
+    def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
         pass
 
-    def unplug(self, link: str) -> None:
-        pass
-
-    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns) -> None:
+    def lead_out(self, network: Network, endpoint: Endpoint, netns: Netns, versions: Collection[int]) -> None:
         pass
 
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:

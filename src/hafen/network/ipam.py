@@ -33,7 +33,10 @@ def choose_pool(taken: Iterable[IpNetwork], pools: Iterable[IpNetwork] = DEFAULT
     for pool in pools:
         if not any(overlaps(pool, other) for other in used):
             return pool
-    raise System("all predefined address pools have been fully subnetted")
+    raise System(
+        "all predefined address pools have been fully subnetted: name a subnet (--subnet), remove networks that nobody "
+        "uses (network prune), or give the engine more (default-address-pools)"
+    )
 
 
 def parse_network(text: str, strict: bool = True) -> IpNetwork:

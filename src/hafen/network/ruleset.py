@@ -11,20 +11,29 @@ another table drops stays dropped, and an `accept` of ours ends only our own cha
                   from through a published port, or that the host sends from its loopback: the answer must come back
                   through here to be translated
     forward       to our networks only what belongs to a known connection or a published port: no other network of
-                  ours, and no neighbour that routes to a container's address past the published ports, gets through
+                  ours, and no neighbour that routes to a container's address past the published ports, gets through.
+                  Networks that are routed let in their published ports under the containers' own addresses, and pings;
+                  unprotected ones let everything in
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from hafen.network.driver import Network, PublishedPort
 
-VERSION = 1
+VERSION = 2
 
-Published = tuple[PublishedPort, str]
-"""A port, and the container's address behind it."""
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port, and the container's address behind it. One that is `routed` is let in under that address."""
+
+    port: PublishedPort
+    target: str
+    routed: bool = False
 
 
 def _definition(table: str, chains: str) -> str:
@@ -38,6 +47,10 @@ table inet {table} {{
   map published_everywhere {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
   map published6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
   map published6_everywhere {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+  set routed {{ type ipv4_addr . inet_proto . inet_service; }}
+  set routed6 {{ type ipv6_addr . inet_proto . inet_service; }}
+  set pinged {{ type ifname . inet_proto; }}
+  set open {{ type ifname . nf_proto; }}
   map leaving {{ type ipv4_addr : verdict; flags interval; }}
   map leaving6 {{ type ipv6_addr : verdict; flags interval; }}
   chain raw {{
@@ -47,6 +60,7 @@ table inet {table} {{
   chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published
     dnat ip to meta l4proto . th dport map @published_everywhere
+    ip6 daddr ::1 return
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
     dnat ip6 to meta l4proto . th dport map @published6_everywhere
   }}
@@ -71,6 +85,10 @@ table inet {table} {{
     oifname @internal drop
     ct state established,related accept
     ct status dnat accept
+    ip daddr . meta l4proto . th dport @routed accept
+    ip6 daddr . meta l4proto . th dport @routed6 accept
+    oifname . meta l4proto @pinged accept
+    oifname . meta nfproto @open accept
     oifname @bridges drop
   }}
 {chains}}}
@@ -101,7 +119,7 @@ def add_network(table: str, network: Network) -> str:
 
 def _chain(network: Network) -> str:
     """What happens to packets that leave the network's subnets, as a part of the table's block."""
-    if not _masquerades(network):
+    if not _masqueraded(network):
         return ""
     return f"""\
   chain {_chain_name(network)} {{
@@ -112,58 +130,60 @@ def _chain(network: Network) -> str:
 
 
 def _elements(table: str, network: Network) -> str:
-    link = network.link
-    commands = [f'add element inet {table} bridges {{ "{link}" }}\n']
-    if network.icc:
-        commands.append(f'add element inet {table} same {{ "{link}" . "{link}" }}\n')
-    if network.internal:
-        commands.append(f'add element inet {table} internal {{ "{link}" }}\n')
-    if _masquerades(network):
-        chain = _chain_name(network)
-        for subnet in network.subnets:
-            text = subnet.network
-            commands.append(f"add element inet {table} {_leaving(text)} {{ {text} : goto {chain} }}\n")
-    return "".join(commands)
+    return "".join(
+        f"add element inet {table} {where} {{ {key}{f' : {value}' if value else ''} }}\n"
+        for where, key, value in _membership(network)
+    )
 
 
 def remove_network(table: str, network: Network) -> str:
-    link = network.link
-    commands = [f'delete element inet {table} bridges {{ "{link}" }}\n']
-    if network.icc:
-        commands.append(f'delete element inet {table} same {{ "{link}" . "{link}" }}\n')
-    if network.internal:
-        commands.append(f'delete element inet {table} internal {{ "{link}" }}\n')
-    if _masquerades(network):
-        commands.extend(
-            f"delete element inet {table} {_leaving(s.network)} {{ {s.network} }}\n" for s in network.subnets
-        )
+    commands = [f"delete element inet {table} {where} {{ {key} }}\n" for where, key, _ in _membership(network)]
+    if _masqueraded(network):
         commands.append(f"delete chain inet {table} {_chain_name(network)}\n")
     return "".join(commands)
 
 
+def _membership(network: Network) -> Iterable[tuple[str, str, str]]:
+    """What the network is in: the set or map, the key, and the value ("" in sets)."""
+    link = f'"{network.link}"'
+    yield "bridges", link, ""
+    if network.icc:
+        yield "same", f"{link} . {link}", ""
+    if network.internal:
+        yield "internal", link, ""
+    for subnet in _masqueraded(network):
+        name = "leaving" if ip_network(subnet).version == 4 else "leaving6"
+        yield name, subnet, f"goto {_chain_name(network)}"
+    for version, pings, family in ((4, "icmp", "ipv4"), (6, "ipv6-icmp", "ipv6")):
+        if network.gateway_mode_of(version) == "routed":
+            yield "pinged", f"{link} . {pings}", ""
+        if network.gateway_mode_of(version) == "nat-unprotected":
+            yield "open", f"{link} . {family}", ""
+
+
+def _masqueraded(network: Network) -> list[str]:
+    """Its subnets that leave with the host's address."""
+    return [s.network for s in network.subnets if network.masquerades(ip_network(s.network).version)]
+
+
 def publish(table: str, published: Iterable[Published]) -> str:
-    return "".join(f"add element inet {table} {_element(port, target)}\n" for port, target in published)
+    return "".join(f"add element inet {table} {_element(one)}\n" for one in published)
 
 
 def withdraw(table: str, published: Iterable[Published]) -> str:
-    return "".join(f"delete element inet {table} {_element(port, target)}\n" for port, target in published)
-
-
-def _masquerades(network: Network) -> bool:
-    return network.masquerade and not network.internal
+    return "".join(f"delete element inet {table} {_element(one)}\n" for one in published)
 
 
 def _chain_name(network: Network) -> str:
     return f"from-{network.link}"
 
 
-def _leaving(subnet: str) -> str:
-    return "leaving" if ip_network(subnet).version == 4 else "leaving6"
-
-
-def _element(port: PublishedPort, target: str) -> str:
-    """`map { key : value }` of one published port."""
+def _element(published: Published) -> str:
+    """`map { key : value }` of one published port, or `set { key }`."""
+    port, target = published.port, published.target
     version = "" if ip_address(target).version == 4 else "6"
+    if published.routed:
+        return f"routed{version} {{ {target} . {port.container.protocol} . {port.container.number} }}"
     key = f"{port.container.protocol} . {port.host_port}"
     value = f"{target} . {port.container.number}"
     if ip_address(port.host_ip).is_unspecified:

@@ -1,33 +1,39 @@
-"""Connect a network namespace to a bridge: the container's link, its addresses and routes."""
+"""The inside of a container's network namespace: its interface, addresses and default routes."""
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Collection
 from ipaddress import ip_interface
 from socket import AF_INET, AF_INET6
 
 from hafen.kernel import rtnetlink
-from hafen.kernel.rtnetlink import Rtnetlink
+from hafen.kernel.rtnetlink import Request, Rtnetlink
 from hafen.network.driver import Netns, Wish
+
+_FAMILIES = {4: AF_INET, 6: AF_INET6}
 
 
 def plug(
-    host: Rtnetlink, netns: Netns, wish: Wish, link: str, *, master: int, mtu: int, gateways: tuple[str, ...]
+    host: Rtnetlink, netns: Netns, wish: Wish, made_by: Request, gateways: tuple[str, str], *, direct: bool = False
 ) -> None:
-    """Make `link` here (a port of the bridge `master`) and `wish.interface` inside, with its addresses and the default
-    routes by `gateways`. OSError where the kernel refuses; then nothing is left.
+    """Let `made_by` make `wish.interface` inside, and give it its addresses and the default routes that it is to lead
+    out by: over the gateways of IPv4 and IPv6 ("" for none), or with `direct` straight over the link. OSError where
+    the kernel refuses; then nothing is left.
 
-    Two system calls on the host's socket, four inside: some 0.6 ms, of which registering the two devices is most.
+    Two system calls on the host's socket, four inside: some 0.6 ms, of which registering the devices is most.
     """
-    host.execute(rtnetlink.new_veth(link, wish.interface, netns.fd, master=master, mac=wish.mac, mtu=mtu))
+    host.execute(made_by)
+    # Not closed: the socket is the caller's, and serves for what is connected later.
+    inside = Rtnetlink(netns.rtnetlink)
     try:
-        # Not closed: the socket is the caller's, and serves for what is connected later.
-        _configure(Rtnetlink(netns.rtnetlink), wish, gateways)
+        _configure(inside, wish, gateways, direct)
     except BaseException:
-        host.execute(rtnetlink.delete_link(link))
+        _delete(inside, wish.interface)
         raise
 
 
-def _configure(inside: Rtnetlink, wish: Wish, gateways: tuple[str, ...]) -> None:
+def _configure(inside: Rtnetlink, wish: Wish, gateways: tuple[str, str], direct: bool) -> None:
     made = inside.link(wish.interface)
     if made is None:
         raise OSError(f"rtnetlink: {wish.interface} is not in the container's network namespace")
@@ -38,15 +44,51 @@ def _configure(inside: Rtnetlink, wish: Wish, gateways: tuple[str, ...]) -> None
         requests.append(rtnetlink.new_address(made.ifindex, wish.ip, wish.prefix, broadcast))
     if wish.ip6:
         requests.append(rtnetlink.new_address(made.ifindex, wish.ip6, wish.prefix6))
-    if wish.default_route:
-        requests.extend(rtnetlink.new_route(gateway) for gateway in gateways if gateway)
+    requests.extend(
+        rtnetlink.new_address(made.ifindex, address, 64 if ":" in address else 16) for address in wish.link_local
+    )
+    versions = [version for version, leads in ((4, wish.leads_out), (6, wish.leads_out6)) if leads]
+    requests += _routes(made.ifindex, gateways, direct, versions, bool(wish.ip), bool(wish.ip6))
     inside.execute(*requests)
 
 
-def add_default_routes(netns: Netns, gateways: tuple[str, ...]) -> None:
-    """By the gateways, for each family that has no default route yet."""
+def _routes(
+    index: int, gateways: tuple[str, str], direct: bool, versions: Collection[int], ipv4: bool, ipv6: bool
+) -> list[Request]:
+    found = []
+    for version, gateway, has_address in ((4, gateways[0], ipv4), (6, gateways[1], ipv6)):
+        if version in versions and has_address and (gateway or direct):
+            by = "" if direct else gateway
+            found.append(rtnetlink.new_route(by, output=index, ipv6=version == 6))
+    return found
+
+
+def lead_out(
+    netns: Netns, interface: str, gateways: tuple[str, str], versions: Collection[int], *, direct: bool = False
+) -> None:
+    """The default routes of these versions lead over the interface from now on, whatever they did before."""
     inside = Rtnetlink(netns.rtnetlink)
-    for gateway in filter(None, gateways):
-        family = AF_INET6 if ":" in gateway else AF_INET
-        if all(route.destination for route in inside.routes(family)):
-            inside.execute(rtnetlink.new_route(gateway))
+    link = inside.link(interface)
+    if link is None:
+        raise OSError(errno.ENODEV, f"{interface} is not in the container's network namespace")
+    former = [
+        rtnetlink.delete_default_route(route)
+        for version in versions
+        for route in inside.routes(_FAMILIES[version])
+        if not route.destination and route.table == rtnetlink.RT_TABLE_MAIN
+    ]
+    inside.execute(*former)
+    inside.execute(*_routes(link.ifindex, gateways, direct, versions, ipv4=True, ipv6=True))
+
+
+def unplug(netns: Netns, interface: str) -> None:
+    """Remove the interface, and with it the host's end; also where it has gone already."""
+    _delete(Rtnetlink(netns.rtnetlink), interface)
+
+
+def _delete(inside: Rtnetlink, interface: str) -> None:
+    try:
+        inside.execute(rtnetlink.delete_link(interface))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise

@@ -8,6 +8,7 @@ datagram of zygote and shim is their `hello`, with the VERSION they speak.
     engine -> zygote    {"op":"fork"} + [link], without an id: the shim answers "<pid>" on its link (keeper.py)
                         netns {}                                    -> {} + [netns, rtnetlink socket inside it]
                         sockets {specs: [[family, type, address, port]]} + [netns] -> {} + [socket...]
+                        sysctls {settings: {path below /proc/sys: value}} + [netns] -> {}
     zygote -> engine    hello {version, pid}
                         (EOF in either direction: the other is gone; the zygote then exits)
 

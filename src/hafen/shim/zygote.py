@@ -149,6 +149,8 @@ def _perform(message: protocol.Message, given: int, made: list[int]) -> None:
             _make_netns(made)
         case "sockets":
             _make_sockets(given, message["specs"], made)
+        case "sysctls":
+            _set_sysctls(given, message["settings"])
         case op:
             raise errors.NotImplemented(f"the zygote (protocol {protocol.VERSION}) knows no {op!r}")
 
@@ -170,3 +172,12 @@ def _make_sockets(netns: int, specs: list[tuple[int, int, str, int]], made: list
         sock.bind((0, 0) if family == socket.AF_NETLINK else (address, port))
         sockets.append(sock)
     made += [sock.detach() for sock in sockets]
+
+
+def _set_sysctls(netns: int, settings: dict[str, str]) -> None:
+    """The files below /proc/sys/net are those of the namespace of whoever opens them."""
+    namespaces.setns(netns, consts.CLONE_NEWNET)
+    for name, value in settings.items():
+        descriptor = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(descriptor, value.encode())
+        os.close(descriptor)

@@ -31,14 +31,19 @@ def driver(world: World) -> Iterator[BridgeDriver]:
     made.close()
 
 
-def wish(ip: str, *publish: str, name: str = "web", interface: str = "eth0") -> Wish:
-    ports = tuple(mapping for text in publish for mapping in parse_publish(text))
-    return Wish(secrets.token_hex(32), secrets.token_hex(32), name, interface, ip, 16, mac=mac_of(ip), ports=ports)
+def wish(ip: str, *, name: str = "web", interface: str = "eth0") -> Wish:
+    return Wish(secrets.token_hex(32), secrets.token_hex(32), name, interface, ip, 16, mac=mac_of(ip))
 
 
 def plugged(driver: BridgeDriver, world: World, network: Network, ip: str, *publish: str) -> tuple[Netns, Endpoint]:
     netns = world.container()
-    return netns, driver.attach(network, wish(ip, *publish), netns)
+    ports = [mapping for text in publish for mapping in parse_publish(text)]
+    endpoint = driver.attach(network, wish(ip), netns)
+    try:
+        return netns, driver.publish(network, endpoint, ports)
+    except BaseException:
+        driver.unplug(endpoint, netns)
+        raise
 
 
 def ping(source: Netns, address: str) -> bool:
@@ -160,11 +165,11 @@ def test_ports_that_are_taken(world: World, driver: BridgeDriver) -> None:
 def test_ranges_and_ephemeral_ports(world: World, driver: BridgeDriver) -> None:
     _, first = plugged(driver, world, BRIDGE, "172.17.0.2", "9000-9002:80", "81", "81/udp")
     _, second = plugged(driver, world, BRIDGE, "172.17.0.3", "9000-9002:80", "81")
-    assert first.ports[0].host_port == 9000
-    assert second.ports[0].host_port == 9001
+    assert [(port.host_ip, port.host_port) for port in first.ports[:2]] == [("0.0.0.0", 9000), ("::", 9000)]
+    assert second.ports[0].host_port == second.ports[1].host_port == 9001
     low, high = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    assert all(low <= port.host_port <= high for port in (*first.ports[1:], second.ports[1]))
-    assert first.ports[1].host_port != second.ports[1].host_port
+    assert all(low <= port.host_port <= high for port in (*first.ports[2:], *second.ports[2:]))
+    assert first.ports[2].host_port != second.ports[2].host_port
     plugged(driver, world, BRIDGE, "172.17.0.4", "9000-9002:80")
     with pytest.raises(System, match="all ports of 9000-9002 are allocated"):
         plugged(driver, world, BRIDGE, "172.17.0.5", "9000-9002:80")
@@ -172,8 +177,8 @@ def test_ranges_and_ephemeral_ports(world: World, driver: BridgeDriver) -> None:
 
 def test_detach_frees_the_port_and_unplugs(world: World, driver: BridgeDriver) -> None:
     one, endpoint = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
-    driver.detach(BRIDGE, endpoint)
-    driver.unplug(endpoint.link)
+    driver.withdraw(BRIDGE, endpoint)
+    driver.unplug(endpoint, one)
     assert endpoint.link not in world.links()
     assert one.route.link("eth0") is None
     server = world.host.serve(8080)
@@ -184,7 +189,7 @@ def test_detach_frees_the_port_and_unplugs(world: World, driver: BridgeDriver) -
 def test_link_goes_with_the_namespace(world: World, driver: BridgeDriver) -> None:
     netns = Netns()
     endpoint = driver.attach(BRIDGE, wish("172.17.0.2"), netns)
-    driver.detach(BRIDGE, endpoint)
+    driver.withdraw(BRIDGE, endpoint)
     netns.close()
     world.host.run("timeout", "10", "sh", "-c", f"while ip link show {endpoint.link}; do :; done")
     assert endpoint.link not in world.links()
@@ -195,9 +200,9 @@ def test_nothing_stays(world: World, driver: BridgeDriver) -> None:
     for network in (BRIDGE, OTHER, INTERNAL, APART):
         driver.create(network)
         assert network.link in world.links()
-    _, endpoint = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
-    driver.detach(BRIDGE, endpoint)
-    driver.unplug(endpoint.link)
+    one, endpoint = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
+    driver.withdraw(BRIDGE, endpoint)
+    driver.unplug(endpoint, one)
     for network in (BRIDGE, OTHER, INTERNAL, APART):
         driver.delete(network)
         driver.delete(network)
@@ -237,7 +242,7 @@ def test_flushed_ruleset_comes_back(world: World, driver: BridgeDriver) -> None:
     world.neighbour.connect("192.0.2.2", 8080).close()
     assert peer_of(server) == "192.0.2.1"
     Nftables().run("flush ruleset")
-    driver.detach(BRIDGE, endpoint)
+    driver.withdraw(BRIDGE, endpoint)
     world.neighbour.connect("192.0.2.2", 8080).close()
 
 
@@ -279,12 +284,10 @@ def test_link_that_is_no_bridge(world: World, driver: BridgeDriver) -> None:
 
 
 def test_many_ports_cost_what_one_costs(world: World, driver: BridgeDriver) -> None:
-    netns = world.container()
-    ports = tuple(PortMapping(Port(n), "", PortRange(n, n)) for n in range(20000, 20500))
-    endpoint = driver.attach(
-        BRIDGE, Wish("e" * 64, "f" * 64, "many", "eth0", "172.17.0.2", 16, mac=mac_of("172.17.0.2"), ports=ports), netns
-    )
+    ports = [PortMapping(Port(n), "0.0.0.0", PortRange(n, n)) for n in range(20000, 20500)]
+    _, plain = plugged(driver, world, BRIDGE, "172.17.0.2")
+    endpoint = driver.publish(BRIDGE, plain, ports)
     assert len(endpoint.ports) == 500
     assert Nftables().run("list table inet hafen").count(" : 172.17.0.2 . ") == 500
-    driver.detach(BRIDGE, endpoint)
+    driver.withdraw(BRIDGE, endpoint)
     assert " : 172.17.0.2 . " not in Nftables().run("list table inet hafen")

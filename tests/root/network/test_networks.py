@@ -21,7 +21,9 @@ from hafen.errors import Forbidden, InvalidArgument, NotFound, System
 from hafen.kernel.nftables import Nftables
 from hafen.network import dnswire
 from hafen.network.bridge import BridgeDriver
+from hafen.network.driver import NetworkDriver
 from hafen.network.host import HostDriver
+from hafen.network.macvlan import IPVLAN, MACVLAN, ParentDriver
 from hafen.network.none import NullDriver
 from hafen.spec.filters import Filters
 from hafen.spec.lifecycle import State
@@ -83,6 +85,12 @@ class FakeMembers:
         tcp.bind(("127.0.0.11", 53))
         return udp, tcp
 
+    async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
+        (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
+        with owner.entered():
+            for name, value in settings.items():
+                Path(f"/proc/sys/{name}").write_text(value)  # noqa: ASYNC240 - a file of the kernel's
+
     def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
         container.record = msgspec.structs.replace(container.record, networks=dict(networks))
         return guest_of(container.record)
@@ -106,7 +114,8 @@ class Engine:
 
     def start(self) -> None:
         self.database = Database(self.base / "hafen.db")
-        drivers = {driver.name: driver for driver in (BridgeDriver(), HostDriver(), NullDriver())}
+        every = (BridgeDriver(), HostDriver(), NullDriver(), ParentDriver(MACVLAN), ParentDriver(IPVLAN))
+        drivers: dict[str, NetworkDriver] = {driver.name: driver for driver in every}
         self.networks = Networks(self.database, Events(self.database), drivers, self.members)
         self.drivers = drivers
 
@@ -181,7 +190,8 @@ async def test_container_on_the_default_bridge(engine: Engine) -> None:
     assert settings.mac_address == "02:42:ac:11:00:02"
     assert len(settings.endpoint_id) == len(settings.network_id) == 64
     assert settings.dns_names is None
-    assert got.ports == {"55/tcp": None, "80/tcp": [PortBinding(host_ip="0.0.0.0", host_port="8080")]}
+    everywhere = [PortBinding(host_ip=address, host_port="8080") for address in ("0.0.0.0", "::")]
+    assert got.ports == {"55/tcp": None, "80/tcp": everywhere}
     inspected = (await engine.networks.inspect("bridge")).containers[guest.id]
     assert (inspected.name, inspected.ipv4_address) == ("c0", "172.17.0.2/16")
     assert engine.file(guest, "hosts").endswith(f"172.17.0.1\tgw\n1.2.3.4\ta\n172.17.0.2\t{guest.id[:12]}\n")

@@ -18,13 +18,13 @@ def written(folder: Path, **values: object) -> str:
 def test_defaults() -> None:
     config = DaemonConfig()
     assert config.addresses == ("unix:///run/hafen/hafen.sock",)
-    assert (config.data_root, config.log_driver, config.bridge) == ("/var/lib/hafen", "local", "hafen0")
+    assert (config.data_root, config.log_driver, config.networks.bridge) == ("/var/lib/hafen", "local", "hafen0")
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, **{"data-root": "/from/file", "debug": True, "labels": ["a=b"], "bridge": "file0"})
     config = load(["--config-file", file, "--root", str(tmp_path), "--bridge", "flag0"])
-    assert (config.data_root, config.bridge) == (str(tmp_path), "flag0")
+    assert (config.data_root, config.networks.bridge) == (str(tmp_path), "flag0")
     assert config.debug
     assert config.labels == ("a=b",)
 

@@ -95,16 +95,16 @@ def test_ports_shown() -> None:
 def test_files_of_the_three_kinds() -> None:
     host = Resolver(("127.0.0.53",), ("corp",))
     endpoints = [Endpoint("e", "c", "n", ip="172.18.0.2")]
-    plain = guests.etc_files(guest(), endpoints, host, embedded=False, gateway="")
+    plain = guests.etc_files(guest(), endpoints, host, embedded=False, gateways=())
     assert "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch corp\n" in plain.resolv_conf
     assert plain.hosts.endswith("172.18.0.2\th\n")
     assert plain.hostname == "h\n"
-    user = guests.etc_files(guest(host=HostConfig(dns=["9.9.9.9"])), endpoints, host, embedded=True, gateway="")
+    user = guests.etc_files(guest(host=HostConfig(dns=["9.9.9.9"])), endpoints, host, embedded=True, gateways=())
     assert "nameserver 127.0.0.11\n" in user.resolv_conf
     assert "9.9.9.9" in user.resolv_conf.splitlines()[1]
-    chosen = guests.etc_files(guest(host=HostConfig(dns=["127.0.0.1"])), endpoints, host, embedded=False, gateway="")
+    chosen = guests.etc_files(guest(host=HostConfig(dns=["127.0.0.1"])), endpoints, host, embedded=False, gateways=())
     assert "nameserver 127.0.0.1\n" in chosen.resolv_conf, "who asks for it gets it"
-    shared = guests.etc_files(guest(host=HostConfig(network_mode="host")), [], host, embedded=False, gateway="")
+    shared = guests.etc_files(guest(host=HostConfig(network_mode="host")), [], host, embedded=False, gateways=())
     assert "nameserver 127.0.0.53\n" in shared.resolv_conf
 
 

@@ -54,20 +54,22 @@ def test_hosts() -> None:
 
 
 def test_extra_hosts() -> None:
-    assert etcfiles.parse_extra_host("a:1.2.3.4", "") == ("1.2.3.4", "a")
-    assert etcfiles.parse_extra_host("a=1.2.3.4", "") == ("1.2.3.4", "a")
-    assert etcfiles.parse_extra_host("a:::1", "") == ("::1", "a")
-    assert etcfiles.parse_extra_host("a:[::1]", "") == ("::1", "a")
-    assert etcfiles.parse_extra_host("gw:host-gateway", "172.17.0.1") == ("172.17.0.1", "gw")
+    assert etcfiles.parse_extra_host("a:1.2.3.4", ()) == [("1.2.3.4", "a")]
+    assert etcfiles.parse_extra_host("a=1.2.3.4", ()) == [("1.2.3.4", "a")]
+    assert etcfiles.parse_extra_host("a:::1", ()) == [("::1", "a")]
+    assert etcfiles.parse_extra_host("a:[::1]", ()) == [("::1", "a")]
+    assert etcfiles.parse_extra_host("gw:host-gateway", ["172.17.0.1", "fd00::1"]) == [
+        ("172.17.0.1", "gw"), ("fd00::1", "gw"),
+    ]  # fmt: skip
     for text, complaint in (
         ("foo", "bad format"),
         ("foo:bar", "invalid IP address in add-host"),
         (":1.2.3.4", "bad format"),
     ):
         with pytest.raises(InvalidArgument, match=complaint):
-            etcfiles.parse_extra_host(text, "")
+            etcfiles.parse_extra_host(text, ())
     with pytest.raises(InvalidArgument, match="host-gateway"):
-        etcfiles.parse_extra_host("gw:host-gateway", "")
+        etcfiles.parse_extra_host("gw:host-gateway", ())
 
 
 def test_files_are_rewritten_in_place(tmp_path: Path) -> None:

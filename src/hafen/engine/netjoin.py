@@ -1,0 +1,267 @@
+"""Containers join networks at start and leave them at exit, or are plugged in and out while they run.
+
+What a container has at this moment is an `Endpoint` per network, on disk before the container runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from hafen.engine import guests, netoptions
+from hafen.engine.addresses import Addresses
+from hafen.engine.guests import Attached, Guest
+from hafen.engine.netdefaults import NetworkDefaults
+from hafen.engine.netnames import NameService, Namespaces
+from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
+from hafen.errors import Conflict, Forbidden
+from hafen.network import etcfiles
+from hafen.network.driver import Endpoint, Netns, NetworkDriver, Wish
+from hafen.network.ipam import mac_of
+from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings
+
+if TYPE_CHECKING:
+    from hafen.engine.records import Container
+
+VERSIONS = (4, 6)
+
+
+class Members(Namespaces, Protocol):
+    """Containers, as networks need them (`engine.members`)."""
+
+    def find(self, ref: str) -> Container: ...
+
+    def directory(self, container: Container) -> str:
+        """Where the files of its /etc are."""
+
+    def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
+        """From now on the container asks for these networks; on disk when it returns."""
+
+    def has(self, container: Container, attached: Attached) -> None:
+        """What the running container has now."""
+
+    def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
+        """(address, names) of what the container links to on the default bridge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """The endpoints of one engine; loop thread only. `tell` publishes an event about a network."""
+
+    records: NetworkRecords
+    endpoints: Endpoints
+    addresses: Addresses
+    drivers: Mapping[str, NetworkDriver]
+    members: Members
+    names: NameService
+    defaults: NetworkDefaults
+    tell: Callable[..., None]
+
+    async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
+        """Connect a container that is about to start to every network it asks for, and write the files of its /etc
+        into `directory`. All or nothing. `netns` is None where it shares that of the host or of another container."""
+        joins = [(self.records.find(name), settings) for name, settings in guest.networks.items()]
+        for record, settings in joins:
+            guests.check_endpoint(record, settings)
+        ways = ways_out(joins)
+        with ExitStack() as undo:
+            undo.callback(self.release, guest.id)
+            for record, settings in joins:
+                leads_out = [version for version in VERSIONS if ways.get(version) is record]
+                endpoint = await self._attach(guest, record, settings, netns, leads_out)
+                if netns is not None:
+                    undo.callback(self.drivers[record.driver].unplug, endpoint, netns)
+            self._publish(guest)
+            self._write_files(guest, directory)
+            if netns is not None:
+                await self.names.start(guest, netns)
+            undo.pop_all()
+        return self.attached(guest)
+
+    def release(self, container_id: str) -> None:
+        """A container ended: ports and addresses are free again. Its links go with its network namespace.
+
+        Does nothing where it is connected to nothing.
+        """
+        self.names.stop(container_id)
+        for network_id, endpoint in self.endpoints.of(container_id).items():
+            self._leave(self.records.find(network_id), endpoint)
+
+    def renamed(self, container_id: str, name: str) -> None:
+        """A container has another name now."""
+        for network_id, endpoint in self.endpoints.of(container_id).items():
+            names = (name, *endpoint.names[1:])  # its own name is the first (`guests.dns_names`)
+            self.endpoints.put(network_id, replace(endpoint, container_name=name, names=names))
+
+    def attached(self, guest: Guest) -> Attached:
+        """What the container has."""
+        held = self._held(guest.id)
+        return Attached(
+            {
+                record.name: guests.filled(guest, record, guest.networks.get(record.name, EndpointSettings()), endpoint)
+                for record, endpoint in held
+            },
+            guests.port_map(guest, [endpoint for _, endpoint in held]),
+        )
+
+    # --- while a container runs ------------------------------------------------------------------------------------
+
+    async def plug_in(
+        self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings
+    ) -> None:
+        """One more network. It takes the default routes over where its priority is the highest."""
+        netns = await self.members.namespace(container.id)
+        try:
+            if not container.alive:
+                raise Conflict(f"container {container.id} ended meanwhile")
+            await self._attach(guest, record, settings, netns, ())
+            self._find_ways_out(guest, netns)
+        finally:
+            netns.close()
+        await self._changed(container, guest)
+
+    async def plug_out(self, container: Container, guest: Guest, record: NetworkRecord, endpoint: Endpoint) -> None:
+        """One network less. Another one that leads out takes its default routes and its ports over."""
+        netns = await self.members.namespace(container.id)
+        try:
+            self._leave(record, endpoint)
+            await asyncio.to_thread(self.drivers[record.driver].unplug, endpoint, netns)
+            self._find_ways_out(guest, netns)
+        finally:
+            netns.close()
+        await self._changed(container, guest)
+
+    async def _changed(self, container: Container, guest: Guest) -> None:
+        """A running container has other networks than before: its files and its status say so."""
+        await self.names.follow(guest)
+        self._write_files(guest, self.members.directory(container))
+        self.members.has(container, self.attached(guest))
+
+    # --- its parts -------------------------------------------------------------------------------------------------
+
+    def _held(self, container_id: str) -> list[tuple[NetworkRecord, Endpoint]]:
+        return [(self.records.find(network_id), e) for network_id, e in self.endpoints.of(container_id).items()]
+
+    async def _attach(
+        self, guest: Guest, record: NetworkRecord, settings: EndpointSettings, netns: Netns | None,
+        leads_out: Sequence[int],
+    ) -> Endpoint:  # fmt: skip
+        if record.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
+        interface = self._interface(guest, record, settings)
+        sysctls = netoptions.endpoint_sysctls(settings.driver_opts, interface)
+        ip, ip6 = self.addresses.grant(record, settings)
+        asked = settings.ipam_config or EndpointIpamConfig()
+        endpoint_id = secrets.token_hex(32)
+        mac = mac_of(ip[0]) if ip[0] else f"02:42:{bytes.fromhex(endpoint_id[:8]).hex(':')}"
+        wish = Wish(
+            id=endpoint_id,
+            container_id=guest.id,
+            container_name=guest.name,
+            interface=interface,
+            ip=ip[0],
+            prefix=ip[1],
+            ip6=ip6[0],
+            prefix6=ip6[1],
+            mac=settings.mac_address.replace("-", ":").lower() or mac,
+            link_local=tuple(asked.link_local_ips),
+            leads_out=4 in leads_out,
+            leads_out6=6 in leads_out,
+        )
+        try:
+            endpoint = self.drivers[record.driver].attach(as_network(record), wish, netns)
+        except BaseException:
+            self.addresses.give_back(record, ip[0], ip6[0])
+            raise
+        names = tuple(guests.dns_names(guest, settings))
+        links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
+        endpoint = replace(endpoint, names=names, links=links, leads_out=tuple(leads_out))
+        self.endpoints.put(record.id, endpoint)
+        if sysctls and netns is not None:
+            await self.members.set_sysctls(netns.fd, sysctls)
+        self.tell("connect", record, container=guest.id)
+        return endpoint
+
+    def _interface(self, guest: Guest, record: NetworkRecord, settings: EndpointSettings) -> str:
+        """The name that was asked for, or the next free one: eth0, eth1, ..."""
+        prefix = record.options.get(netoptions.INTERFACE_PREFIX) or "eth"
+        used = {endpoint.interface for endpoint in self.endpoints.of(guest.id).values()}
+        return netoptions.interface_name(settings.driver_opts) or next(
+            name for number in itertools.count() if (name := f"{prefix}{number}") not in used
+        )
+
+    def _leave(self, record: NetworkRecord, endpoint: Endpoint) -> None:
+        try:
+            self.drivers[record.driver].withdraw(as_network(record), endpoint)
+        finally:
+            self.endpoints.drop(endpoint.container_id, record.id)
+            self.addresses.give_back(record, endpoint.ip, endpoint.ip6)
+        self.tell("disconnect", record, container=endpoint.container_id)
+
+    def _publish(self, guest: Guest) -> None:
+        """Its ports, at the network that leads out: the one of IPv4, or else the one of IPv6."""
+        wanted = guests.wanted_ports(guest)
+        held = self._held(guest.id)
+        for version in VERSIONS:
+            for record, endpoint in held:
+                if version in endpoint.leads_out:
+                    if wanted and not endpoint.ports:
+                        published = self.drivers[record.driver].publish(as_network(record), endpoint, wanted)
+                        self.endpoints.put(record.id, published)
+                    return
+
+    def _find_ways_out(self, guest: Guest, netns: Netns) -> None:
+        """Make the default routes and published ports of a running container agree with the networks it is in."""
+        held = self._held(guest.id)
+        ways = ways_out([(record, guest.networks.get(record.name, EndpointSettings())) for record, _ in held])
+        changed: list[tuple[NetworkRecord, Endpoint, list[int]]] = []
+        for record, endpoint in held:
+            leads = tuple(version for version in VERSIONS if ways.get(version) is record)
+            if leads == endpoint.leads_out:
+                continue
+            gained = [version for version in leads if version not in endpoint.leads_out]
+            if endpoint.ports and 4 not in leads:
+                endpoint = self.drivers[record.driver].withdraw(as_network(record), endpoint)
+            endpoint = replace(endpoint, leads_out=leads)
+            self.endpoints.put(record.id, endpoint)
+            changed.append((record, endpoint, gained))
+        for record, endpoint, gained in changed:
+            if gained:
+                self.drivers[record.driver].lead_out(as_network(record), endpoint, netns, gained)
+        self._publish(guest)
+
+    def _write_files(self, guest: Guest, directory: str) -> None:
+        files = guests.etc_files(
+            guest,
+            list(self.endpoints.of(guest.id).values()),
+            etcfiles.host_resolver(),
+            embedded=self.names.serves(guest.id),
+            gateways=self._host_gateways(),
+            linked=self.members.linked(guest.id),
+            defaults=self.defaults,
+        )
+        os.makedirs(directory, exist_ok=True)
+        etcfiles.write(directory, files)
+
+    def _host_gateways(self) -> Sequence[str]:
+        """What `host-gateway` means: the host as seen from the default network."""
+        configs = self.records.find("bridge").ipam.config or ()
+        return self.defaults.host_gateways or [config.gateway for config in configs if config.gateway]
+
+
+def ways_out(joins: Iterable[tuple[NetworkRecord, EndpointSettings]]) -> dict[int, NetworkRecord]:
+    """By version the network that gives the default route: the highest priority, then the first name."""
+    candidates = [(record, settings) for record, settings in joins if record.leads_out]
+    ordered = sorted(candidates, key=lambda pair: (-pair[1].gw_priority, pair[0].name))
+    found: dict[int, NetworkRecord] = {}
+    for record, _ in ordered:
+        for version in VERSIONS:
+            if record.has(version):
+                found.setdefault(version, record)
+    return found
