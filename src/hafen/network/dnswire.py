@@ -19,6 +19,8 @@ NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 TTL = 600  # seconds, as Docker's resolver says
 MAX_UDP = 512  # RFC 1035, 2.3.4: where the client does not say more (EDNS)
 
+_OWN_UDP_SIZE = 1232  # what we take by UDP: what passes every path unfragmented (dnsflagday.net, 2020)
+
 _HEADER = struct.Struct(">HHHHHH")
 _QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 _OPCODE = 0x7800
@@ -40,6 +42,7 @@ class Query:
     klass: int
     question: bytes
     udp_size: int = MAX_UDP
+    edns: bool = False
 
 
 def parse_query(data: bytes) -> Query:
@@ -55,8 +58,8 @@ def parse_query(data: bytes) -> Query:
     kind, klass = struct.unpack_from(">HH", data, offset)
     end = offset + 4
     name = b".".join(labels).decode("ascii", errors="replace").lower()
-    size = _udp_size(data, end) if not answers and not authorities and additional == 1 else MAX_UDP
-    return Query(ident, flags, name, kind, klass, data[12:end], size)
+    size = _udp_size(data, end) if not answers and not authorities and additional == 1 else 0
+    return Query(ident, flags, name, kind, klass, data[12:end], max(MAX_UDP, size), bool(size))
 
 
 def _labels(data: bytes, offset: int) -> tuple[list[bytes], int]:
@@ -78,9 +81,9 @@ def _labels(data: bytes, offset: int) -> tuple[list[bytes], int]:
 
 
 def _udp_size(data: bytes, offset: int) -> int:
-    """How large an answer may be, from the OPT record after the question (RFC 6891)."""
+    """How large an answer may be, from the OPT record after the question (RFC 6891); 0 where there is none."""
     if offset + 11 > len(data) or data[offset] or data[offset + 1 : offset + 3] != b"\x00\x29":
-        return MAX_UDP
+        return 0
     return max(MAX_UDP, int.from_bytes(data[offset + 3 : offset + 5], "big"))
 
 
@@ -128,7 +131,7 @@ def for_udp(query: Query, response: bytes) -> bytes:
     if len(response) <= query.udp_size:
         return response
     ident, flags, *_ = _HEADER.unpack_from(response)
-    return _HEADER.pack(ident, flags | _TC, 1, 0, 0, 0) + query.question
+    return _HEADER.pack(ident, flags | _TC, 1, 0, 0, int(query.edns)) + query.question + _opt(query)
 
 
 def answers(response: bytes, query: bytes) -> bool:
@@ -153,4 +156,10 @@ def _record(kind: int, data: bytes) -> bytes:
 
 def _response(query: Query, code: int, records: Sequence[bytes]) -> bytes:
     flags = _QR | _RA | (query.flags & _RD) | code
-    return _HEADER.pack(query.id, flags, 1, len(records), 0, 0) + query.question + b"".join(records)
+    header = _HEADER.pack(query.id, flags, 1, len(records), 0, int(query.edns))
+    return header + query.question + b"".join(records) + _opt(query)
+
+
+def _opt(query: Query) -> bytes:
+    """Who asks with an OPT record is answered with one (RFC 6891, 6.1.1)."""
+    return b"\0" + struct.pack(">HHIH", OPT, _OWN_UDP_SIZE, 0, 0) if query.edns else b""

@@ -1,164 +1,35 @@
 """The engine's networks with the real drivers: what a container gets, and what stays after crashes."""
 
 import asyncio
-import os
-import secrets
-import socket
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from hafen.engine.events import Events
-from hafen.engine.guests import Attached, Guest
-from hafen.engine.networks import Networks
-from hafen.engine.records import Container, Record, Status
 from hafen.engine.start import guest_of
-from hafen.engine.zygote import NetnsHandle
 from hafen.errors import Forbidden, InvalidArgument, NotFound, System
 from hafen.kernel.nftables import Nftables
 from hafen.network import dnswire
-from hafen.network.bridge import BridgeDriver
-from hafen.network.driver import NetworkDriver
-from hafen.network.host import HostDriver
-from hafen.network.macvlan import IPVLAN, MACVLAN, ParentDriver
-from hafen.network.none import NullDriver
 from hafen.spec.filters import Filters
-from hafen.spec.lifecycle import State
-from hafen.spec.wire.container import ContainerConfig
-from hafen.spec.wire.hostconfig import HostConfig
-from hafen.spec.wire.image import EmptyObject
 from hafen.spec.wire.network import (
     EndpointIpamConfig,
     EndpointSettings,
     Ipam,
     IpamConfig,
     NetworkConnectRequest,
-    NetworkCreateRequest,
     NetworkDisconnectRequest,
     NetworkingConfig,
     PortBinding,
-    PortMap,
 )
-from hafen.storage.database import Database
-from tests.harness.netns import Netns, World
+from tests.harness.netns import Netns
+from tests.harness.networks import NetworkEngine, create
 
 pytestmark = pytest.mark.root
 
 _HOSTS = Path("/etc/hosts").read_text()
 
 
-class FakeMembers:
-    """Containers without an engine: their namespaces are the test's."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.containers: dict[str, Container] = {}
-        self.namespaces: dict[str, Netns] = {}
-
-    def add(self, guest: Guest) -> Container:
-        record = Record(
-            id=guest.id, name=guest.name, created_ns=0, image="", image_id="", config=guest.config,
-            host_config=guest.host_config, path="", args=(), snapshotter="", networks=dict(guest.networks),
-        )  # fmt: skip
-        container = self.containers[guest.id] = Container(record, Status())
-        return container
-
-    def find(self, ref: str) -> Container:
-        return self.containers[ref]
-
-    def directory(self, container: Container) -> str:
-        return str(self.base / container.id)
-
-    async def namespace(self, container_id: str) -> NetnsHandle:
-        netns = self.namespaces[container_id]
-        return NetnsHandle(os.dup(netns.fd), netns.rtnetlink.dup())
-
-    async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
-        (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
-        with owner.entered():
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        udp.bind(("127.0.0.11", 53))
-        tcp.bind(("127.0.0.11", 53))
-        return udp, tcp
-
-    async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
-        (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
-        with owner.entered():
-            for name, value in settings.items():
-                Path(f"/proc/sys/{name}").write_text(value)  # noqa: ASYNC240 - a file of the kernel's
-
-    def asks(self, container: Container, networks: Mapping[str, EndpointSettings]) -> Guest:
-        container.record = msgspec.structs.replace(container.record, networks=dict(networks))
-        return guest_of(container.record)
-
-    def has(self, container: Container, attached: Attached) -> None:
-        container.status = msgspec.structs.replace(container.status, networks=attached.networks, ports=attached.ports)
-
-    def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
-        return ()
-
-
-class Engine:
-    """The part of an engine that is about networks, on a database that outlives it."""
-
-    def __init__(self, world: World, base: Path) -> None:
-        self.world = world
-        self.base = base
-        self.members = FakeMembers(base)
-        self.namespaces = self.members.namespaces
-        self.start()
-
-    def start(self) -> None:
-        self.database = Database(self.base / "hafen.db")
-        every = (BridgeDriver(), HostDriver(), NullDriver(), ParentDriver(MACVLAN), ParentDriver(IPVLAN))
-        drivers: dict[str, NetworkDriver] = {driver.name: driver for driver in every}
-        self.networks = Networks(self.database, Events(self.database), drivers, self.members)
-        self.drivers = drivers
-
-    def crash(self) -> None:
-        """As the kernel sees a killed engine: its sockets are gone, nothing else."""
-        self.networks._names.close()
-        self.database.close()
-        for driver in self.drivers.values():
-            driver.close()
-
-    def guest(
-        self, *, mode: str = "default", ports: PortMap | None = None, networking: NetworkingConfig | None = None,
-        exposed: tuple[str, ...] = (), **options: object,
-    ) -> Guest:  # fmt: skip
-        name = f"c{len(self.namespaces)}"
-        ident = secrets.token_hex(32)
-        config = ContainerConfig(
-            hostname=ident[:12], exposed_ports={key: EmptyObject() for key in (*exposed, *(ports or {}))}
-        )
-        host_config = HostConfig(network_mode=mode, port_bindings=ports, **options)  # type: ignore[arg-type]  # test data
-        wanted = self.networks.check_networks(host_config, networking, config)
-        return Guest(ident, name, config, host_config, wanted)
-
-    async def attach(self, guest: Guest) -> Attached:
-        netns = self.namespaces[guest.id] = self.world.container()
-        attached = await self.networks.attach_all(guest, netns, str(self.base / guest.id))
-        container = self.members.add(guest)
-        container.status = Status(state=State.RUNNING, networks=attached.networks, ports=attached.ports)
-        return attached
-
-    def file(self, guest: Guest, name: str) -> str:
-        return (self.base / guest.id / name).read_text()
-
-
-@pytest.fixture
-def engine(world: World, tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(world, tmp_path)
-    asyncio.run(made.networks.restore())
-    yield made
-    made.crash()
-
-
-async def test_three_defaults_as_docker_shows_them(engine: Engine) -> None:
+async def test_three_defaults_as_docker_shows_them(engine: NetworkEngine) -> None:
     listed = {network.name: network for network in await engine.networks.list()}
     assert {name: network.driver for name, network in listed.items()} == {
         "bridge": "bridge",
@@ -178,7 +49,7 @@ async def test_three_defaults_as_docker_shows_them(engine: Engine) -> None:
         await engine.networks.inspect("nope")
 
 
-async def test_container_on_the_default_bridge(engine: Engine) -> None:
+async def test_container_on_the_default_bridge(engine: NetworkEngine) -> None:
     guest = engine.guest(
         ports={"80/tcp": [PortBinding(host_port="8080")]},
         exposed=("55/tcp",),
@@ -205,14 +76,14 @@ async def test_container_on_the_default_bridge(engine: Engine) -> None:
     assert not (await engine.networks.inspect("bridge")).containers
 
 
-async def test_addresses_are_reused_late(engine: Engine) -> None:
+async def test_addresses_are_reused_late(engine: NetworkEngine) -> None:
     first = engine.guest()
     assert (await engine.attach(first)).networks["bridge"].ip_address == "172.17.0.2"
     engine.networks.release(first.id)
     assert (await engine.attach(engine.guest())).networks["bridge"].ip_address == "172.17.0.3"
 
 
-async def test_no_network_and_the_hosts(engine: Engine) -> None:
+async def test_no_network_and_the_hosts(engine: NetworkEngine) -> None:
     none = engine.guest(mode="none")
     got = await engine.attach(none)
     assert list(got.networks) == ["none"]
@@ -227,7 +98,7 @@ async def test_no_network_and_the_hosts(engine: Engine) -> None:
     assert shared.networks == {}
 
 
-async def test_what_is_refused(engine: Engine) -> None:
+async def test_what_is_refused(engine: NetworkEngine) -> None:
     fixed = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="172.17.0.9"))
     with pytest.raises(InvalidArgument, match="user specified IP address is supported on user defined networks only"):
         engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": fixed}))
@@ -243,7 +114,7 @@ async def test_what_is_refused(engine: Engine) -> None:
     assert len((await engine.networks.inspect("bridge")).containers) == 1
 
 
-async def test_restore_after_a_crash(engine: Engine) -> None:
+async def test_restore_after_a_crash(engine: NetworkEngine) -> None:
     living = engine.guest(ports={"80/tcp": [PortBinding(host_port="8080")]})
     dead = engine.guest(ports={"80/tcp": [PortBinding(host_port="8081")]})
     before = [await engine.attach(guest) for guest in (living, dead)]
@@ -260,7 +131,7 @@ async def test_restore_after_a_crash(engine: Engine) -> None:
     ].ip_address != "172.17.0.2"
 
 
-async def test_orderly_end_leaves_nothing_unless_a_container_runs(engine: Engine) -> None:
+async def test_orderly_end_leaves_nothing_unless_a_container_runs(engine: NetworkEngine) -> None:
     guest = engine.guest()
     await engine.attach(guest)
     engine.networks.close()
@@ -274,7 +145,7 @@ async def test_orderly_end_leaves_nothing_unless_a_container_runs(engine: Engine
     assert Nftables().run("list ruleset") == ""
 
 
-async def test_gentle_mac_and_rename(engine: Engine) -> None:
+async def test_gentle_mac_and_rename(engine: NetworkEngine) -> None:
     wanted = EndpointSettings(mac_address="02-00-00-00-00-0A")
     guest = engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": wanted}))
     assert (await engine.attach(guest)).networks["bridge"].mac_address == "02:00:00:00:00:0a"
@@ -284,7 +155,7 @@ async def test_gentle_mac_and_rename(engine: Engine) -> None:
         engine.guest(networking=NetworkingConfig(endpoints_config={"bridge": EndpointSettings(mac_address="zz")}))
 
 
-async def test_filters(engine: Engine) -> None:
+async def test_filters(engine: NetworkEngine) -> None:
     async def names(**fields: str) -> set[str]:
         return {network.name for network in await engine.networks.list(Filters({k: (v,) for k, v in fields.items()}))}
 
@@ -296,18 +167,14 @@ async def test_filters(engine: Engine) -> None:
         await names(nope="x")
 
 
-async def test_many_at_once(engine: Engine) -> None:
+async def test_many_at_once(engine: NetworkEngine) -> None:
     guests = [engine.guest() for _ in range(20)]
     got = await asyncio.gather(*(engine.attach(guest) for guest in guests))
     assert len({attached.networks["bridge"].ip_address for attached in got}) == 20
     assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W1", "172.17.0.21").returncode == 0
 
 
-async def create(engine: Engine, name: str, **fields: object) -> str:
-    return (await engine.networks.create(NetworkCreateRequest(name=name, **fields))).id  # type: ignore[arg-type]  # each test names the fields it is about
-
-
-async def test_user_defined_network(engine: Engine) -> None:
+async def test_user_defined_network(engine: NetworkEngine) -> None:
     ident = await create(engine, "mine")
     shown = await engine.networks.inspect("mine")
     assert shown.ipam.config == [IpamConfig(subnet="172.18.0.0/16", gateway="172.18.0.1")]
@@ -328,7 +195,7 @@ async def test_user_defined_network(engine: Engine) -> None:
     assert ident[:12] not in Nftables().run("list ruleset")
 
 
-async def test_fixed_addresses(engine: Engine) -> None:
+async def test_fixed_addresses(engine: NetworkEngine) -> None:
     config = IpamConfig(subnet="172.18.0.0/16", ip_range="172.18.5.0/24", gateway="172.18.0.9")
     await create(engine, "mynet", ipam=Ipam(config=[config]))
     asked = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="172.18.0.22"))
@@ -343,7 +210,7 @@ async def test_fixed_addresses(engine: Engine) -> None:
         engine.guest(mode="mynet", networking=NetworkingConfig(endpoints_config={"mynet": outside}))
 
 
-async def test_connect_and_disconnect_while_it_runs(engine: Engine) -> None:
+async def test_connect_and_disconnect_while_it_runs(engine: NetworkEngine) -> None:
     await create(engine, "one")
     await create(engine, "inner", internal=True)
     guest, other = engine.guest(), engine.guest(mode="one")
@@ -375,7 +242,7 @@ async def test_connect_and_disconnect_while_it_runs(engine: Engine) -> None:
         await engine.networks.connect("none", NetworkConnectRequest(container=guest.id))
 
 
-async def test_connect_before_it_runs(engine: Engine) -> None:
+async def test_connect_before_it_runs(engine: NetworkEngine) -> None:
     await create(engine, "one")
     guest = engine.guest()
     container = engine.members.add(guest)
@@ -385,7 +252,7 @@ async def test_connect_before_it_runs(engine: Engine) -> None:
     assert (await engine.networks.prune()).networks_deleted is None
 
 
-async def test_prune(engine: Engine) -> None:
+async def test_prune(engine: NetworkEngine) -> None:
     await create(engine, "used")
     await create(engine, "free", labels={"a": "b"})
     await engine.attach(engine.guest(mode="used"))
@@ -394,7 +261,7 @@ async def test_prune(engine: Engine) -> None:
     assert {network.name for network in await engine.networks.list()} == {"bridge", "host", "none", "used"}
 
 
-async def test_networks_survive_a_crash(engine: Engine) -> None:
+async def test_networks_survive_a_crash(engine: NetworkEngine) -> None:
     ident = await create(engine, "mine")
     lost = await create(engine, "lost")
     guest = engine.guest(mode="mine")
@@ -417,7 +284,7 @@ async def ask(netns: Netns, *arguments: str) -> list[str]:
     return sorted(output.decode().split())
 
 
-async def test_names_in_a_user_defined_network(engine: Engine) -> None:
+async def test_names_in_a_user_defined_network(engine: NetworkEngine) -> None:
     await create(engine, "mine")
     await create(engine, "Other")
     aliased = NetworkingConfig(endpoints_config={"mine": EndpointSettings(aliases=["db"])})
@@ -441,7 +308,7 @@ async def test_names_in_a_user_defined_network(engine: Engine) -> None:
     assert await ask(inside, "db") == ["172.18.0.2", "172.18.0.3"]
 
 
-async def test_other_names_are_forwarded(engine: Engine) -> None:
+async def test_other_names_are_forwarded(engine: NetworkEngine) -> None:
     """To a server beside the host that knows example.org, after one that does not exist."""
     await create(engine, "mine")
     await create(engine, "inner", internal=True)
@@ -472,7 +339,7 @@ async def test_other_names_are_forwarded(engine: Engine) -> None:
     asyncio.get_running_loop().remove_reader(server)
 
 
-async def test_a_thousand_queries_without_loss(engine: Engine) -> None:
+async def test_a_thousand_queries_without_loss(engine: NetworkEngine) -> None:
     await create(engine, "mine")
     guest = engine.guest(mode="mine")
     await engine.attach(guest)
@@ -489,7 +356,7 @@ async def test_a_thousand_queries_without_loss(engine: Engine) -> None:
     assert len(seen) == 1000
 
 
-async def test_names_after_a_crash(engine: Engine) -> None:
+async def test_names_after_a_crash(engine: NetworkEngine) -> None:
     await create(engine, "mine")
     guest = engine.guest(mode="mine")
     await engine.attach(guest)
@@ -499,7 +366,7 @@ async def test_names_after_a_crash(engine: Engine) -> None:
     assert await ask(engine.namespaces[guest.id], guest.name) == ["172.18.0.2"]
 
 
-async def test_default_network_makes_room_for_the_host(engine: Engine) -> None:
+async def test_default_network_makes_room_for_the_host(engine: NetworkEngine) -> None:
     engine.crash()
     engine.world.host.run("ip", "route", "add", "172.17.9.0/24", "via", "192.0.2.1")
     engine.start()
