@@ -25,7 +25,10 @@ from string import Template
 from typing import cast
 from urllib.parse import quote
 
-SCENARIO = Path(__file__).with_name("scenario.txt")
+SCENARIOS = {  # and what Docker answered
+    Path(__file__).with_name("scenario.txt"): Path(__file__).with_name("answers.json"),
+    Path(__file__).with_name("networks.txt"): Path(__file__).with_name("networks.json"),
+}
 DEFAULT_VERSION = "1.45"
 HEADERS = (
     "content-type", "docker-experimental", "ostype", "cache-control", "pragma", "swarm", "upgrade",

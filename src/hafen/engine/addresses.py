@@ -11,7 +11,7 @@ from hafen.engine.netrecords import NetworkRecord
 from hafen.errors import Forbidden
 from hafen.network.driver import Endpoint
 from hafen.network.ipam import Pool
-from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings
+from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings, SubnetStatus
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,13 @@ class Addresses:
                         pool.claim(ip_address(text))
                     except Forbidden as error:
                         log.warning("network %s: %s has two owners: %s", network.name, text, error)
+
+    def status(self, network: NetworkRecord) -> dict[str, SubnetStatus]:
+        """How full each subnet is."""
+        return {
+            str(pool.subnet): SubnetStatus(ips_in_use=pool.used, dynamic_ips_available=pool.free)
+            for pool in self._of(network)
+        }
 
     def forget(self, network: NetworkRecord) -> None:
         self._pools.pop(network.id, None)

@@ -164,10 +164,10 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
     asked = settings.ipam_config or EndpointIpamConfig()
     addresses = tuple(filter(None, (asked.ipv4_address, asked.ipv6_address)))
     problems: list[str] = []
-    if network.predefined and settings.aliases:
-        raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
     if network.predefined and addresses:
         problems.append("user specified IP address is supported on user defined networks only")
+    if network.predefined and settings.aliases:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
     for text, family in ((asked.ipv4_address, 4), (asked.ipv6_address, 6)):
         if text and not _is_address(text, family):
             problems.append(f"invalid IPv{family} address: {text}")
@@ -175,9 +175,11 @@ def check_endpoint(network: NetworkRecord, settings: EndpointSettings) -> None:
         if not _is_address(text):
             problems.append(f"invalid link-local IP address: {text}")
     by_user = network.user_subnet or network.name == "bridge"  # Docker counts its default one as the user's
-    for text in addresses:
-        idle = not network.has(6 if ":" in text else 4)
-        candidates = idle_subnets(network) if idle else subnets(network) if by_user else []
+    for text, version in ((asked.ipv4_address, 4), (asked.ipv6_address, 6)):
+        if not text:
+            continue
+        found = subnets(network) if network.has(version) and by_user else []
+        candidates = [one for one in found or idle_subnets(network) if one.version == version]
         if not candidates:
             problems.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hafen.engine import links, logconfig
+from hafen.engine import guests, links, logconfig
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
 from hafen.engine.logs import Logs
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
-from hafen.engine.records import Container, Containers, Status
+from hafen.engine.records import Container, Containers, Record, Status
 from hafen.engine.targets import without_targets
 from hafen.errors import Conflict, HafenError, InvalidArgument, System
 from hafen.spec import names, units
 from hafen.spec.lifecycle import State
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire import container as wire
+from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.image import GraphDriver
 from hafen.spec.wire.network import EndpointSettings, NetworkSettings
 from hafen.storage.snapshot import Snapshotter, shown_driver
@@ -73,7 +74,7 @@ class Inspector:
             ),
             graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
             mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
-            config=record.config,
+            config=_config(record),
             network_settings=NetworkSettings(
                 sandbox_id=record.id if container.alive else "",
                 sandbox_key=f"/proc/{status.pid}/ns/net" if container.alive else "",
@@ -181,6 +182,12 @@ def show_mount(point: MountPoint, volumes: str) -> wire.MountPoint:
         rw=point.rw,
         propagation=point.propagation,
     )
+
+
+def _config(record: Record) -> ContainerConfig:
+    """With the hardware address that was asked for where it is asked for since API 1.44: the main network's."""
+    main = record.networks.get(guests.mode(record.host_config), EndpointSettings())
+    return msgspec.structs.replace(record.config, mac_address=main.mac_address or record.config.mac_address)
 
 
 def show_networks(container: Container) -> dict[str, EndpointSettings]:

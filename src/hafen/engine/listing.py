@@ -192,10 +192,15 @@ def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[
 
 def _networks(container: Container) -> dict[str, EndpointSettings]:
     """What it has in each network; what it asked for of names and options is left to `inspect`, as in Docker."""
-    return {
-        name: msgspec.structs.replace(settings, links=None, aliases=None, driver_opts=None, dns_names=None)
-        for name, settings in show_networks(container).items()
-    }
+    found = {}
+    for name, settings in show_networks(container).items():
+        asked = settings.ipam_config
+        if asked is not None:
+            asked = msgspec.structs.replace(asked, link_local_ips=[])
+        found[name] = msgspec.structs.replace(
+            settings, ipam_config=asked, links=None, aliases=None, driver_opts=None, dns_names=None
+        )
+    return found
 
 
 def _quoted(word: str) -> str:

@@ -1,6 +1,7 @@
 """Options of networks and endpoints, as Docker's drivers name and read them; pure.
 
-InvalidArgument with Docker's texts where a value makes no sense. Names that no driver knows are kept and mean nothing.
+InvalidArgument with Docker's texts where a value makes no sense, System where Docker takes that for its own failure.
+Names that no driver knows are kept and mean nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TypeVar
 
-from hafen.errors import InvalidArgument
+from hafen.errors import InvalidArgument, System
 from hafen.kernel.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from hafen.network import macvlan
 from hafen.network.driver import GATEWAY_MODES, Network
@@ -70,7 +71,7 @@ def _on_parent(
     network: Network, driver: str, options: Mapping[str, str], name: str, modes: Mapping[str, int]
 ) -> Network:
     if options.get("parent") == "lo":
-        raise InvalidArgument(f"loopback interface is not a valid {driver} parent link")
+        raise System(f"loopback interface is not a valid {driver} parent link")
     dummy = network.link == macvlan.dummy_name(network.id)
     return replace(
         network,
@@ -89,7 +90,7 @@ def _choice(options: Mapping[str, str], name: str, known: Mapping[str, int], def
     value = options.get(name) or default
     if value not in known:
         what = name.replace("_", " ")
-        raise InvalidArgument(
+        raise System(
             f"requested {what} '{value}' is not valid, '{default}' mode is the {driver} driver default"
         )
     return value

@@ -80,7 +80,6 @@ def _with_addresses(
 ) -> NetworkRecord:
     """With the subnets and gateways that the user left open."""
     configs, idle = _checked(record.ipam.config or [], record.enable_ipv4, record.enable_ipv6)
-    by_user = bool(configs)
     taken = [subnet for one in known for subnet in netrecords.subnets(one)]
     for config in configs:
         if any(overlaps(ip_network(config.subnet), other) for other in taken):
@@ -88,16 +87,19 @@ def _with_addresses(
     versions = [ip_network(config.subnet).version for config in configs]
     if record.driver == "bridge" and len(set(versions)) < len(versions):
         raise Forbidden("bridge driver doesn't support multiple subnets")
-    if record.enable_ipv4 and 4 not in versions:
-        subnet = choose_pool([*taken, *occupied()], defaults.subnets(4))
-        configs.insert(0, IpamConfig(subnet=str(subnet)))
-    if record.enable_ipv6 and 6 not in versions:
-        subnet = choose_pool([*taken, *occupied()], defaults.subnets(6))
-        configs.append(IpamConfig(subnet=str(subnet)))
-    configs = [config if _has_no_gateway(record, config) else _with_gateway(config) for config in configs]
-    listed = [*configs, *idle] if by_user else [*idle, *configs]
-    ipam = Ipam(driver="default", options=record.ipam.options, config=listed)
-    return msgspec.structs.replace(record, ipam=ipam, user_subnet=by_user)
+    chosen = [
+        IpamConfig(subnet=str(choose_pool([*taken, *occupied()], defaults.subnets(version))))
+        for version in (4, 6)
+        if record.has(version) and version not in versions
+    ]
+    configs, chosen = (
+        [config if _has_no_gateway(record, config) else _with_gateway(config) for config in several]
+        for several in (configs, chosen)
+    )
+    # As Docker lists them: those of the user, IPv4 before IPv6, then those of the engine's choice.
+    given = sorted([*configs, *idle], key=lambda config: ":" in config.subnet)
+    ipam = Ipam(driver="default", options=record.ipam.options, config=[*given, *chosen])
+    return msgspec.structs.replace(record, ipam=ipam, user_subnet=bool(configs))
 
 
 def _has_no_gateway(record: NetworkRecord, config: IpamConfig) -> bool:
@@ -197,7 +199,7 @@ def _checked(configs: Iterable[IpamConfig], ipv4: bool, ipv6: bool) -> tuple[lis
     for config in configs:
         if not config.subnet:
             if config.gateway or config.ip_range or config.auxiliary_addresses:
-                problems.append("every ip-range or gateway must have a corresponding subnet")
+                problems.append("invalid subnet : invalid CIDR block notation")
             continue
         in_use = netrecords.in_use(config, ipv4, ipv6)
         try:
@@ -210,8 +212,8 @@ def _checked(configs: Iterable[IpamConfig], ipv4: bool, ipv6: bool) -> tuple[lis
             continue
         problems += _range_problems(config.ip_range, subnet)
         problems += _address_problems("gateway", config.gateway, subnet)
-        for address in config.auxiliary_addresses.values():
-            problems += _address_problems("auxiliary address", address, subnet)
+        for host, address in config.auxiliary_addresses.items():
+            problems += _address_problems("auxiliary address", address, subnet, host)
         if any(overlaps(subnet, ip_network(other.subnet)) for other in found):
             problems.append(f"invalid subnet {subnet}: overlaps with another one of this network")
         found.append(config)
@@ -236,17 +238,18 @@ def _range_problems(text: str, subnet: IpNetwork) -> list[str]:
     return []
 
 
-def _address_problems(what: str, text: str, subnet: IpNetwork) -> list[str]:
+def _address_problems(what: str, text: str, subnet: IpNetwork, called: str = "") -> list[str]:
     if not text:
         return []
+    shown = called or text
     try:
         address = parse_address(text)
     except InvalidArgument:
-        return [f"invalid {what} {text}: invalid address"]
+        return [f"invalid {what} {shown}: invalid address"]
     if address.version != subnet.version:
-        return [f"invalid {what} {text}: parent subnet is an IPv{subnet.version} block"]
+        return [f"invalid {what} {shown}: parent subnet is an IPv{subnet.version} block"]
     if address not in subnet:
-        return [f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"]
+        return [f"invalid {what} {shown}: parent subnet {subnet} doesn't contain this address"]
     return []
 
 

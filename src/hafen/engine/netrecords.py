@@ -12,7 +12,17 @@ from hafen.errors import InvalidArgument, NotFound, System
 from hafen.network.driver import Endpoint, Network, Subnet
 from hafen.network.ipam import IpAddress, IpNetwork, Pool, parse_address, parse_network
 from hafen.spec.filters import Filters
-from hafen.spec.wire.network import ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, NetworkSummary
+from hafen.spec.wire.network import (
+    ConfigReference,
+    EndpointResource,
+    Ipam,
+    IpamConfig,
+    IpamStatus,
+    NetworkInspect,
+    NetworkStatus,
+    NetworkSummary,
+    SubnetStatus,
+)
 from hafen.storage.database import Database
 
 PREDEFINED = ("bridge", "host", "none")
@@ -110,7 +120,9 @@ def as_summary(record: NetworkRecord) -> NetworkSummary:
     )
 
 
-def as_inspect(record: NetworkRecord, endpoints: Iterable[Endpoint]) -> NetworkInspect:
+def as_inspect(
+    record: NetworkRecord, endpoints: Iterable[Endpoint], subnets: dict[str, SubnetStatus]
+) -> NetworkInspect:
     summary = as_summary(record)
     containers = {
         endpoint.container_id: EndpointResource(
@@ -123,7 +135,8 @@ def as_inspect(record: NetworkRecord, endpoints: Iterable[Endpoint]) -> NetworkI
         for endpoint in endpoints
     }
     fields = {name: getattr(summary, name) for name in summary.__struct_fields__}
-    return NetworkInspect(**fields, containers=containers)
+    status = NetworkStatus(ipam=IpamStatus(subnets=subnets)) if subnets else None
+    return NetworkInspect(**fields, containers=containers, status=status)
 
 
 def pools(record: NetworkRecord) -> list[Pool]:

@@ -169,7 +169,8 @@ class Networks:
         record = self._records.find(ref)
         if scope not in ("", "local"):
             raise NotFound(f"network {ref} not found")
-        return netrecords.as_inspect(record, self._endpoints.within(record.id))
+        subnets = {} if record.config_only else self._addresses.status(record)
+        return netrecords.as_inspect(record, self._endpoints.within(record.id), subnets)
 
     async def create(self, request: NetworkCreateRequest) -> NetworkCreateResponse:
         record = netplan.plan(
@@ -234,10 +235,11 @@ class Networks:
                 raise NotFound(f"endpoint {request.container} not found") from None
             raise
         async with container.lock:
-            if record.name == "host":
+            if record.name == "host" and guests.mode(container.record.host_config) == "host":
                 raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
             if record.name not in container.record.networks:
-                raise System(f"container {container.id} is not connected to network {record.name}")
+                the = "" if container.alive else "the "
+                raise System(f"container {container.id} is not connected to {the}network {record.name}")
             remaining = {name: kept for name, kept in container.record.networks.items() if name != record.name}
             guest = members.asks(container, remaining)
             endpoint = self._endpoints.of(container.id).get(record.id)

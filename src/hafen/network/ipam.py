@@ -83,9 +83,15 @@ class Pool:
         self._next = self._first
 
     @property
+    def used(self) -> int:
+        """How many are taken, those that nobody can have among them."""
+        return len(self._taken)
+
+    @property
     def free(self) -> int:
-        """How many can still be handed out."""
-        return sum(1 for _ in self._candidates()) if self._last - self._first < 1 << 16 else 1 << 16
+        """How many can still be handed out; at most 2**64 - 1."""
+        taken = sum(1 for offset in self._taken if self._first <= offset <= self._last)
+        return min(self._last - self._first + 1 - taken, (1 << 64) - 1)
 
     def allocate(self) -> IpAddress:
         """The next free address of the range; System where there is none."""

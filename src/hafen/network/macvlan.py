@@ -14,7 +14,7 @@ import errno
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 
-from hafen.errors import Forbidden, InvalidArgument, System
+from hafen.errors import Forbidden, System
 from hafen.kernel import rtnetlink
 from hafen.kernel.rtnetlink import Link, Request, Rtnetlink
 from hafen.network import sandbox
@@ -99,14 +99,14 @@ class ParentDriver:
         """The interface below a sub-interface `eth0.10`, and the tag; with Docker's texts where that is none."""
         parent, dot, text = name.rpartition(".")
         if not dot:
-            raise InvalidArgument(f"invalid subinterface vlan name {name}, example formatting is eth0.10")
+            raise System(f"invalid subinterface vlan name {name}, example formatting is eth0.10")
         if not (text.isascii() and text.isdigit()):
-            raise InvalidArgument(f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10)")
+            raise System(f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10)")
         found = self._route.link(parent)
         if found is None:
-            raise InvalidArgument(f"-o parent interface was not found on the host: {parent}")
+            raise System(f"-o parent interface was not found on the host: {parent}")
         if not 1 <= int(text) <= 4094:
-            raise InvalidArgument(f"vlan id must be between 1-4094, received: {int(text)}")
+            raise System(f"vlan id must be between 1-4094, received: {int(text)}")
         return found, int(text)
 
     def retire(self, network: Network) -> None:
@@ -179,7 +179,7 @@ class ParentDriver:
         for network in wanted:
             try:
                 self.create(network)
-            except (System, InvalidArgument, Forbidden) as error:
+            except (System, Forbidden) as error:
                 warnings.append(f"network {network.name} does not work: {error}")
         return warnings
 

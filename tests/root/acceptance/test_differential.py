@@ -1,30 +1,31 @@
 """The requests of `tests/differential` get Docker's answers: status, headers, keys, types, values and messages."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.differential.compare import Accepted, accepted, differences
-from tests.differential.play import SCENARIO, Answer, clean, parse, play
-from tests.differential.record import ANSWERS
+from tests.differential.play import SCENARIOS, Answer, clean, parse, play
 from tests.harness.engine import EngineProcess
 
 Difference = tuple[str, str]  # the request, and what is different
 
 
 @pytest.fixture(scope="module")
-def found(engine: EngineProcess) -> Iterator[list[Difference]]:
-    recorded: list[Answer] = json.loads(ANSWERS.read_text())
-    requests = parse(SCENARIO.read_text())
-    ours = list(play(requests, str(engine.socket)))
-    assert [answer["request"] for answer in ours] == [answer["request"] for answer in recorded], "record again"
-    yield [
-        (request.text, difference)
-        for request, answer, theirs in zip(requests, ours, recorded, strict=True)
-        for difference in differences(answer, theirs)
-    ]
-    clean(str(engine.socket))
+def found(engine: EngineProcess) -> list[Difference]:
+    seen: list[Difference] = []
+    for scenario, answers in SCENARIOS.items():
+        recorded: list[Answer] = json.loads(answers.read_text())
+        requests = parse(scenario.read_text())
+        ours = list(play(requests, str(engine.socket)))
+        assert [answer["request"] for answer in ours] == [answer["request"] for answer in recorded], "record again"
+        seen += [
+            (request.text, difference)
+            for request, answer, theirs in zip(requests, ours, recorded, strict=True)
+            for difference in differences(answer, theirs)
+        ]
+        clean(str(engine.socket))
+    return seen
 
 
 def test_every_difference_is_accepted(found: list[Difference]) -> None:

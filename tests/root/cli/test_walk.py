@@ -1,4 +1,4 @@
-"""Every `docker container` subcommand and flag: the docker command on our engine says what it says on Docker.
+"""Every subcommand and flag of `docker container` and `network` says on our engine what it says on Docker.
 
 What is typed and what Docker answers is in walk/*.txt, recorded from Docker 26.1 with docker 28.2; here the same is
 played by `docker` and by `hafen` on our engine. `tests/harness/transcript.py` tells the form, and how to record again.
@@ -26,13 +26,18 @@ pytestmark = [
 
 PAGES = sorted((Path(__file__).parent / "walk").glob("*.txt"))
 SCENARIOS = load(PAGES)
-COMMANDS = [
+GROUPS = {
+    "container": [
     "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port",
     "prune", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
-]  # fmt: skip
+    ],
+    "network": ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"],
+}  # fmt: skip
 
 # Flags that no scenario can show, by reason.
 NOT_WALKED = {
+    "--gw-priority": "Docker 26.1 has it not; tests/root/network/test_options.py",
+    "--ipv4": "Docker 26.1 has it not; tests/root/network/test_options.py",
     "--gpus": "needs a GPU; test_requests.py holds the request",
     "--help": "the text is ours: there are examples in it",
     "--use-api-socket": "experimental in docker 28.2, which names the place of the engine's socket",
@@ -74,20 +79,23 @@ def test_walk(plays: Plays, scenario: Scenario, program: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_subcommand_and_flag_is_walked() -> None:
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_subcommand_and_flag_is_walked(group: str) -> None:
     seen: set[tuple[str, str]] = set()  # (subcommand, flag), and ("", words) for the ways to say it
-    told = {command: options("container", command) for command in COMMANDS}
+    commands = GROUPS[group]
+    told = {command: options(group, command) for command in commands}
     for words in commands_typed(SCENARIOS):
-        grouped = words[:1] == ["container"]
+        grouped = words[:1] == [group]
         name, rest = (words[1:2], words[2:]) if grouped else (words[:1], words[1:])
         command = {"list": "ls", "ps": "ls", "remove": "rm"}.get(name[0], name[0]) if name else ""
-        if command in told:
-            seen.add(("", f"container {command}" if grouped else command))
-            to_the_end = command not in ("run", "create", "exec")
+        if command in told and (grouped or group == "container"):
+            seen.add(("", f"{group} {command}" if grouped else command))
+            to_the_end = command not in ("run", "create", "exec") or group != "container"
             seen |= {(command, flag) for flag in flags_of(rest, *told[command], to_the_end)}
-    listed = subprocess.run(["docker", "container", "--help"], capture_output=True, text=True, check=True).stdout
-    assert sorted(re.findall(r"^  (\w+)  ", listed, re.MULTILINE)) == sorted(COMMANDS)
+    listed = subprocess.run(["docker", group, "--help"], capture_output=True, text=True, check=True).stdout
+    assert sorted(re.findall(r"^  (\w+)  ", listed, re.MULTILINE)) == sorted(commands)
     wanted = {(command, flag) for command, (names, _) in told.items() for flag in names.values()}
-    wanted |= {("", f"container {command}") for command in COMMANDS}
-    wanted |= {("", command) for command in COMMANDS if command != "prune"}
+    wanted |= {("", f"{group} {command}") for command in commands}
+    if group == "container":  # its commands go without the word, too
+        wanted |= {("", command) for command in commands if command != "prune"}
     assert not sorted(pair for pair in wanted - seen if pair[1] not in NOT_WALKED)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from hafen.errors import Forbidden, InvalidArgument, System
+from hafen.errors import Forbidden, System
 from hafen.kernel import rtnetlink
 from hafen.network.driver import Endpoint, Network, Subnet, Wish
 from hafen.network.ipam import mac_of
@@ -138,7 +138,7 @@ def test_internal_network_leads_nowhere(world: World, driver: ParentDriver) -> N
     ],
 )
 def test_parents_that_are_none(world: World, driver: ParentDriver, parent: str, complaint: str) -> None:
-    with pytest.raises(InvalidArgument, match=complaint):
+    with pytest.raises(System, match=complaint):
         driver.create(replace(HOME, link=parent))
 
 

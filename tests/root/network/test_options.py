@@ -195,7 +195,7 @@ async def test_macvlan_as_a_network_of_the_engine(engine: NetworkEngine) -> None
     await engine.networks.remove("home")
     assert "uplink" in engine.world.links()
     wrong = "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default"
-    with pytest.raises(InvalidArgument, match=wrong):
+    with pytest.raises(System, match=wrong):
         await create(engine, "home", driver="macvlan", options={"parent": "uplink", "macvlan_mode": "foo"})
 
 

@@ -17,7 +17,7 @@ def _create(call: Call) -> int:
         "Attachable": flags.on("attachable"), "Ingress": flags.on("ingress"), "Scope": flags.text("scope"),
         "ConfigOnly": flags.on("config-only"),
         "IPAM": {
-            "Driver": flags.text("ipam-driver", "default"), "Options": as_map(flags.values("ipam-opt")) or None,
+            "Driver": flags.text("ipam-driver", "default"), "Options": as_map(flags.values("ipam-opt")),
             "Config": _pools(call),
         },
     }  # fmt: skip
@@ -34,34 +34,52 @@ def _create(call: Call) -> int:
 
 
 def _pools(call: Call) -> list[Document]:
-    """--ip-range, --gateway and --aux-address belong to the subnet that contains them."""
+    """--ip-range, --gateway and --aux-address belong to the subnet that contains them. InvalidArgument as docker's own
+    client says it; what is wrong with a subnet alone is left to the engine."""
+    flags = call.flags
+    subnets = flags.values("subnet")
+    ranges, gateways = flags.values("ip-range"), flags.values("gateway")
+    if len(subnets) < max(len(ranges), len(gateways)):
+        raise InvalidArgument("every ip-range or gateway must have a corresponding subnet")
+    pools: dict[str, Document] = {}
+    for subnet in subnets:
+        if any(_contains(subnet, other) or _contains(other, subnet) for other in pools):
+            raise InvalidArgument("multiple overlapping subnet configuration is not supported")
+        pools[subnet] = Document(Subnet=subnet)
+    for key, what, several, texts in (
+        ("IPRange", "range", "ranges", ranges),
+        ("Gateway", "gateway", "gateways", gateways),
+    ):
+        for text in texts:
+            pool = _pool_of(pools, text, what)
+            if key in pool:
+                where = f"{'on' if key == 'IPRange' else 'for'} the same subnet ({pool['Subnet']})"
+                raise InvalidArgument(f"cannot configure multiple {several} ({text}, {pool[key]}) {where}")
+            pool[key] = text
+    for host, text in sorted(as_map(flags.values("aux-address")).items()):
+        _pool_of(pools, text, "aux-address").setdefault("AuxiliaryAddresses", {})[host] = text
+    return list(pools.values())
+
+
+def _pool_of(pools: dict[str, Document], text: str, what: str) -> Document:
+    for subnet, pool in pools.items():
+        if _contains(subnet, text):
+            return pool
+    raise InvalidArgument(f"no matching subnet for {what} {text}")
+
+
+def _contains(subnet: str, text: str) -> bool:
+    """Whether the address, or the first one of the range, is in the subnet."""
     from ipaddress import ip_address, ip_network
 
-    flags = call.flags
-    if not flags.values("subnet"):
-        if flags.values("ip-range") or flags.values("gateway") or flags.values("aux-address"):
-            raise InvalidArgument("every ip-range or gateway must have a corresponding subnet")
-        return []
     try:
-        pools = [(ip_network(subnet, strict=False), Document(Subnet=subnet)) for subnet in flags.values("subnet")]
-        for key, name, text in (
-            *(("IPRange", "ip-range", item) for item in flags.values("ip-range")),
-            *(("Gateway", "gateway", item) for item in flags.values("gateway")),
-        ):
-            address = ip_address(text.partition("/")[0])
-            pool = next((pool for network, pool in pools if address in network and key not in pool), None)
-            if pool is None:
-                raise InvalidArgument(f"no matching subnet for {name} {text}")
-            pool[key] = text
-        for host, text in as_map(flags.values("aux-address")).items():
-            pool = next((pool for network, pool in pools if ip_address(text) in network), None)
-            if pool is None:
-                raise InvalidArgument(f"no matching subnet for aux-address {text}")
-            pool.setdefault("AuxiliaryAddresses", {})[host] = text
+        network = ip_network(subnet, strict=False)
     except ValueError:
-        # docker, too, leaves it to the engine to say what is wrong with an address
-        return [Document(Subnet=subnet) for subnet in flags.values("subnet")]
-    return [pool for _, pool in pools]
+        raise InvalidArgument(f"invalid subnet: invalid CIDR address: {subnet}") from None
+    try:
+        return ip_address(text.partition("/")[0]) in network
+    except ValueError:
+        return False
 
 
 def _remove(call: Call) -> int:
