@@ -90,9 +90,7 @@ def _choice(options: Mapping[str, str], name: str, known: Mapping[str, int], def
     value = options.get(name) or default
     if value not in known:
         what = name.replace("_", " ")
-        raise System(
-            f"requested {what} '{value}' is not valid, '{default}' mode is the {driver} driver default"
-        )
+        raise System(f"requested {what} '{value}' is not valid, '{default}' mode is the {driver} driver default")
     return value
 
 
