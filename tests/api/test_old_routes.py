@@ -36,7 +36,7 @@ class Images:
     def __init__(self) -> None:
         self.asked: list[tuple[tuple[str, ...], bool]] = []
 
-    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> list[ImageSummary]:
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool, manifests: bool) -> list[ImageSummary]:
         self.asked.append((filters.get("reference"), shared_size))
         return []
 

@@ -379,7 +379,7 @@ class Loading:
         self.go = asyncio.Event()
         self.error: Exception | None = None
 
-    async def load(self, stream: AsyncIterator[bytes], quiet: bool) -> AsyncIterator[Progress]:
+    async def load(self, stream: AsyncIterator[bytes], quiet: bool, platform: object) -> AsyncIterator[Progress]:
         await self.go.wait()
         async for piece in stream:
             self.size += len(piece)

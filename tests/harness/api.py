@@ -12,14 +12,16 @@ VERSION = "v1.47"
 class Call:
     """A request that is sent; `answer` waits for what comes. A client that goes away does so with `close`."""
 
-    def __init__(self, engine: EngineProcess, method: str, target: str, body: object = None) -> None:
+    def __init__(
+        self, engine: EngineProcess, method: str, target: str, body: object = None, version: str = VERSION
+    ) -> None:
         self._connection = http.client.HTTPConnection("localhost")
         self._connection.sock = socket.socket(socket.AF_UNIX)
         self._connection.sock.settimeout(15)
         self._connection.sock.connect(str(engine.socket))
         headers = {} if body is None else {"Content-Type": "application/json"}
         self._connection.request(
-            method, f"/{VERSION}{target}", None if body is None else json.dumps(body), headers=headers
+            method, f"/{version}{target}", None if body is None else json.dumps(body), headers=headers
         )
 
     def head(self) -> int:
@@ -41,5 +43,7 @@ class Call:
         self._connection.close()
 
 
-def call(engine: EngineProcess, method: str, target: str, body: object = None) -> tuple[int, object]:
-    return Call(engine, method, target, body).answer()
+def call(
+    engine: EngineProcess, method: str, target: str, body: object = None, version: str = VERSION
+) -> tuple[int, object]:
+    return Call(engine, method, target, body, version).answer()

@@ -26,6 +26,7 @@ class Definition(TypedDict):
 
 
 # What is accepted of an answer although its version's definition does not say so: Docker sends it, too.
+_SHOWN_IMAGES = ("ImageList[]", "ImageInspect", "SystemDataUsage.Images[]", "SystemDataUsage.ImageUsage.Items[]")
 ACCEPTED = {
     # inspect repeats what the client of another version asked for
     "ContainerInspect.Config.Healthcheck.StartInterval: unknown",
@@ -54,6 +55,14 @@ ACCEPTED = {
     # the classic builder's, which the definitions dropped before the engine did
     "ImageInspect.DockerVersion: unknown",
     "ImageInspect.Parent: unknown",
+    # the size is in `Size.Unpacked`; that it is required here as well is a slip of the definition
+    *(f"{place}.Manifests[].ImageData.UnpackedSize: missing" for place in _SHOWN_IMAGES),
+    # 1.47 defines a descriptor as its first three fields, and sends all
+    *(
+        f"{place}.Manifests[].Descriptor.{field}: unknown"
+        for place in _SHOWN_IMAGES
+        for field in ("annotations", "artifactType", "data", "platform", "urls")
+    ),
 }
 
 

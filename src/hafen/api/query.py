@@ -6,7 +6,10 @@ import re
 from urllib.parse import parse_qs
 
 from hafen.errors import InvalidArgument
-from hafen.spec import filters
+from hafen.spec import filters, platform
+from hafen.spec.platform import Platform
+from hafen.spec.wire import gojson
+from hafen.spec.wire import image as wire
 
 _NO = frozenset(("", "0", "no", "false", "none"))  # moby: httputils.BoolValue
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
@@ -51,6 +54,28 @@ class Query:
         if len(value) > 20 or not -(1 << 63) <= int(value) < 1 << 63:
             raise InvalidArgument(f'strconv.Atoi: parsing "{value}": value out of range')
         return int(value)
+
+    def platforms(self, name: str) -> tuple[Platform, ...]:
+        """JSON-encoded OCI platforms; InvalidArgument in the words of moby's `httputils.DecodePlatform`."""
+        found = []
+        for text in self.all(name):
+            if not text:
+                continue
+            try:
+                place = gojson.decode(text.encode(), wire.Platform)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"failed to parse platform: {error}") from error
+            if not place.os or not place.architecture:
+                raise InvalidArgument("both OS and Architecture must be provided")
+            found.append(platform.normal(Platform(place.os, place.architecture, place.variant)))
+        return tuple(found)
+
+    def platform(self, name: str = "platform") -> Platform | None:
+        """The one platform, if any."""
+        found = self.platforms(name)
+        if len(found) > 1:
+            raise InvalidArgument("specifying multiple platforms is not supported")
+        return found[0] if found else None
 
     def filters(self) -> filters.Filters:
         return filters.parse(self.text("filters"))

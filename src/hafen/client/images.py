@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from hafen.client.engine import Document, Engine, Query, filters_query, segment
 from hafen.client.transport import Body, Response
+from hafen.spec import platform as platforms
 
 
 def listing(
@@ -15,14 +16,23 @@ def listing(
     return answer
 
 
-def inspect(engine: Engine, reference: str, *, platform: str = "", manifests: bool = False) -> Document:
-    query: Query = {"platform": platform, "manifests": manifests}
-    answer: Document = engine.get(f"/images/{segment(reference)}/json", query)
+def platform_json(text: str) -> str:
+    """`linux/arm64` as the API takes it in queries; empty for the empty text."""
+    if not text:
+        return ""
+    place = platforms.parse(text)
+    document = {"os": place.os, "architecture": place.architecture, "variant": place.variant}
+    return json.dumps({name: value for name, value in document.items() if value})
+
+
+def inspect(engine: Engine, reference: str, *, platform: str = "") -> Document:
+    answer: Document = engine.get(f"/images/{segment(reference)}/json", {"platform": platform_json(platform)})
     return answer
 
 
-def history(engine: Engine, reference: str) -> list[Document]:
-    answer: list[Document] = engine.get(f"/images/{segment(reference)}/history")
+def history(engine: Engine, reference: str, *, platform: str = "") -> list[Document]:
+    query = {"platform": platform_json(platform)}
+    answer: list[Document] = engine.get(f"/images/{segment(reference)}/history", query)
     return answer
 
 
@@ -30,17 +40,22 @@ def tag(engine: Engine, reference: str, repository: str, name: str) -> None:
     engine.call("POST", f"/images/{segment(reference)}/tag", {"repo": repository, "tag": name}).read()
 
 
-def remove(engine: Engine, reference: str, *, force: bool, no_prune: bool) -> list[Document]:
-    return engine.delete(f"/images/{segment(reference)}", {"force": force, "noprune": no_prune}) or []
+def remove(
+    engine: Engine, reference: str, *, force: bool, no_prune: bool, chosen: Iterable[str] = ()
+) -> list[Document]:
+    """`chosen` platforms of it alone."""
+    query: Query = {"force": force, "noprune": no_prune, "platforms": [platform_json(text) for text in chosen]}
+    return engine.delete(f"/images/{segment(reference)}", query) or []
 
 
-def load(engine: Engine, archive: Body, *, quiet: bool) -> Response:
+def load(engine: Engine, archive: Body, *, quiet: bool, platform: str = "") -> Response:
     headers = {"Content-Type": "application/x-tar"}
-    return engine.call("POST", "/images/load", {"quiet": quiet}, stream=archive, headers=headers)
+    query: Query = {"quiet": quiet, "platform": platform_json(platform)}
+    return engine.call("POST", "/images/load", query, stream=archive, headers=headers)
 
 
-def save(engine: Engine, references: list[str]) -> Response:
-    return engine.call("GET", "/images/get", {"names": references})
+def save(engine: Engine, references: list[str], *, platform: str = "") -> Response:
+    return engine.call("GET", "/images/get", {"names": references, "platform": platform_json(platform)})
 
 
 def create(
@@ -50,8 +65,9 @@ def create(
     return engine.call("POST", "/images/create", query, stream=archive, headers=headers)
 
 
-def push(engine: Engine, reference: str, name: str, headers: dict[str, str]) -> Response:
-    return engine.call("POST", f"/images/{segment(reference)}/push", {"tag": name}, headers=headers)
+def push(engine: Engine, reference: str, name: str, headers: dict[str, str], *, platform: str = "") -> Response:
+    query = {"tag": name, "platform": platform_json(platform)}
+    return engine.call("POST", f"/images/{segment(reference)}/push", query, headers=headers)
 
 
 def search(engine: Engine, term: str, limit: int, filters: Iterable[str], credentials: str) -> list[Document]:

@@ -26,6 +26,7 @@ from hafen.engine.volumes import VolumeRecord, Volumes
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.logs.driver import LogDriver
 from hafen.spec import mounts, names
+from hafen.spec import platform as platforms
 from hafen.spec.mounts import MountPoint
 from hafen.spec.wire.container import ContainerConfig, CreateRequest, CreateResponse
 from hafen.spec.wire.hostconfig import HostConfig, LogConfig
@@ -118,16 +119,17 @@ class Creator:
         if not ref:
             raise InvalidArgument("config cannot be empty in order to create a container")
         image = self.images.resolve(ref)
-        if platform:
-            actual = f"linux/{image.config_architecture}"
-            if platform.count("/") > 2 or not all(platform.split("/")):
-                raise InvalidArgument(f'"{platform}": cannot parse platform specifier: invalid argument')
-            if "/".join(platform.split("/")[:2]) != actual:
-                raise NotFound(
-                    f"image with reference {ref} was found but does not match the specified platform: "
-                    f"wanted {platform}, actual: {actual}"
-                )
-        return image
+        if not platform:
+            return image
+        if platform.count("/") > 2 or not all(platform.split("/")):
+            raise InvalidArgument(f'"{platform}": cannot parse platform specifier: invalid argument')
+        try:
+            return self.images.resolve(ref, platforms.parse(platform))
+        except NotFound:
+            raise NotFound(
+                f"image with reference {ref} was found but does not match the specified platform: "
+                f"wanted {platform}, actual: linux/{image.config_architecture}"
+            ) from None
 
     def _check_others(self, wanted: HostConfig) -> None:
         """Containers whose namespaces are to be shared must exist."""

@@ -15,7 +15,7 @@ from hafen.spec import platform as platforms
 from hafen.spec import reference
 from hafen.spec.digest import Digest
 from hafen.spec.reference import Reference
-from hafen.spec.wire.image import Descriptor
+from hafen.spec.wire.image import Descriptor, Platform
 
 _BLOBS = "blobs/"
 
@@ -35,6 +35,7 @@ class Wanted:
     config: str
     layers: tuple[str, ...] | None  # None: by the diff ids of the configuration
     names: tuple[Reference, ...]
+    index: str | None = None  # that it is one platform of
 
 
 @dataclass(slots=True)
@@ -62,6 +63,9 @@ class Contents:
             raise Corrupt(f"image archive: {name} is missing")
         return data
 
+    def has(self, name: str) -> bool:
+        return self.member(name) in self.documents
+
     def layer(self, name: str) -> Staged | Digest | None:
         place = self.member(name)
         return self.staged.get(place) or self.known.get(place)
@@ -77,9 +81,10 @@ def digest_of(name: str) -> Digest | None:
         raise Corrupt(f"image archive: {name!r} is not named by a digest") from error
 
 
-def declared(contents: Contents, machine: platforms.Platform) -> list[Wanted]:
-    """What the archive says it holds: manifest.json, or an OCI layout's index.json."""
-    if "manifest.json" in contents.documents:
+def declared(contents: Contents, machine: platforms.Platform, only: platforms.Platform | None) -> list[Wanted]:
+    """What the archive says it holds: manifest.json, or an OCI layout's index.json, which alone tells of several
+    platforms. `only` one of them: the rest is left out."""
+    if "manifest.json" in contents.documents and not _of_several_platforms(contents):
         try:
             items = msgspec.json.decode(contents.documents["manifest.json"], type=list[ArchiveItem])
         except msgspec.DecodeError as error:
@@ -94,10 +99,10 @@ def declared(contents: Contents, machine: platforms.Platform) -> list[Wanted]:
         ]
     if "index.json" in contents.documents:
         index = documents.read_index(contents.documents["index.json"])
-        found = [wanted for entry in index.manifests for wanted in _from_layout(contents, entry, machine)]
+        found = [wanted for entry in index.manifests for wanted in _from_layout(contents, entry, machine, only)]
         if found:
             return found
-        raise Corrupt(f"image archive: no image in it is for {machine}")
+        raise Corrupt(f"image archive: no image in it is for {only or machine}")
     if "repositories" in contents.documents:
         raise Corrupt("image archive: it is of the format before Docker 1.10, which is not supported")
     raise InvalidArgument("invalid image archive: neither manifest.json nor index.json is in it")
@@ -114,8 +119,15 @@ def _blob(descriptor: Descriptor) -> str:
     return _BLOBS + descriptor.digest.replace(":", "/", 1)
 
 
-def _from_layout(contents: Contents, entry: Descriptor, machine: platforms.Platform) -> list[Wanted]:
-    """The image an index entry leads to; of several platforms, the one that this machine runs best."""
+def _of_several_platforms(contents: Contents) -> bool:
+    data = contents.documents.get("index.json")
+    return data is not None and any(one.media_type in documents.INDEXES for one in documents.read_index(data).manifests)
+
+
+def _from_layout(
+    contents: Contents, entry: Descriptor, machine: platforms.Platform, only: platforms.Platform | None
+) -> list[Wanted]:
+    """The images an index entry leads to; of several platforms, the one that this machine runs best has the names."""
     names: tuple[Reference, ...] = ()
     full = entry.annotations.get("io.containerd.image.name")
     short = entry.annotations.get("org.opencontainers.image.ref.name", "")
@@ -123,8 +135,12 @@ def _from_layout(contents: Contents, entry: Descriptor, machine: platforms.Platf
         names = (_name(full or short),)
     if entry.media_type in documents.INDEXES:
         index = documents.read_index(contents.document(_blob(entry)))
-        best = best_for(index.manifests, machine)
-        return [] if best is None else [_manifest(contents, best, names)]
+        best = best_for(index.manifests, only or machine)
+        if only is not None:
+            return [] if best is None else [_manifest(contents, best, names)]
+        there = [one for one in index.manifests if contents.has(_blob(one)) and one.platform != _UNKNOWN]
+        best = best if best in there else next(iter(there), None)
+        return [_manifest(contents, one, names if one is best else (), _blob(entry)) for one in there]
     if entry.media_type in documents.MANIFESTS:
         return [_manifest(contents, entry, names)]
     return []
@@ -145,9 +161,12 @@ def best_for(entries: list[Descriptor], machine: platforms.Platform) -> Descript
     return unnamed[0] if unnamed else None
 
 
-def _manifest(contents: Contents, entry: Descriptor, names: tuple[Reference, ...]) -> Wanted:
+_UNKNOWN = Platform(architecture="unknown", os="unknown")  # BuildKit's mark of what is no image
+
+
+def _manifest(contents: Contents, entry: Descriptor, names: tuple[Reference, ...], index: str | None = None) -> Wanted:
     manifest = documents.read_manifest(contents.document(_blob(entry)))
     for layer in manifest.layers:
         if not documents.is_layer(layer.media_type):
             raise Corrupt(f"image archive: a layer of unknown type {layer.media_type!r}")
-    return Wanted(_blob(manifest.config), tuple(_blob(layer) for layer in manifest.layers), names)
+    return Wanted(_blob(manifest.config), tuple(_blob(layer) for layer in manifest.layers), names, index)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from hafen.engine import imageplatforms
 from hafen.engine.imagestore import Image, ImageStore, timestamp
 from hafen.errors import InvalidArgument, System
 from hafen.spec import digest as digests
@@ -43,7 +44,7 @@ def summaries(store: ImageStore, *, all: bool, filters: Filters, shared_size: bo
             if not tags and not names:
                 continue
         if not tags and not names:
-            if (not all and store.children(image.id)) or dangling is False:
+            if (not all and store.children(image.id)) or dangling is False or imageplatforms.is_part(store, image.id):
                 continue
         elif dangling:
             continue

@@ -15,16 +15,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 
+from hafen.engine import imageplatforms
 from hafen.engine.feed import Reporter, consume
 from hafen.engine.imageimport import Staged, stage_layer
 from hafen.engine.imagelayout import Contents, Wanted, declared, digest_of
 from hafen.engine.imagestore import BASE_LABEL, ImageStore, Layer, NewLayer
 from hafen.engine.layertar import layer_tar
-from hafen.errors import Corrupt, HafenError, InvalidArgument
+from hafen.errors import Corrupt, HafenError, InvalidArgument, NotFound
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
+from hafen.spec import platform as platforms
 from hafen.spec.digest import Digest
 from hafen.spec.image import Image as Document
+from hafen.spec.platform import Platform
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Progress, ProgressDetail
 from hafen.storage import compression, tarformat
@@ -40,16 +43,20 @@ _TICK = 4 << 20
 Report = Callable[[Progress], None]
 
 
-def load(store: ImageStore, stream: AsyncIterator[bytes], quiet: bool) -> AsyncIterator[Progress]:
+def load(
+    store: ImageStore, stream: AsyncIterator[bytes], quiet: bool, platform: Platform | None = None
+) -> AsyncIterator[Progress]:
     """All images or none. Messages: progress of layers unless `quiet`, then `Loaded image: name`."""
 
     async def operation(report: Reporter[Progress]) -> None:
-        await _load(store, stream, (lambda _: None) if quiet else report, report)
+        await _load(store, stream, platform, (lambda _: None) if quiet else report, report)
 
     return Reporter[Progress]().messages(operation)
 
 
-async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Report, say: Report) -> None:
+async def _load(
+    store: ImageStore, stream: AsyncIterator[bytes], platform: Platform | None, progress: Report, say: Report
+) -> None:
     with store.leases.operation() as lease, ExitStack() as undo:
         contents = Contents()
 
@@ -64,9 +71,12 @@ async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Repor
             _Pass(store, contents, known, lease, progress).run(compression.decompressed(chunks))
 
         await consume(stream, work)
-        wanted = declared(contents, store.platform)
+        wanted = declared(contents, store.platform, platform)
         loader = _Loader(store, contents, lease)
-        images = [(await loader.image(item), item.names) for item in wanted]
+        images = [(await loader.image(item), item.names) for item in wanted if loader.fits(item, platform)]
+        if not images:
+            raise NotFound(f"image archive: no image in it is for {platform}")
+        indexes = [await loader.index(item) for item in wanted if item.index]
         await asyncio.to_thread(store.content.sync)
         moved: list[tuple[Reference, str]] = []
         with store.database.transaction():
@@ -81,6 +91,8 @@ async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Repor
                     before = store.set_tag(name, identity)
                     if before is not None:
                         moved.append((name, before))
+            for digest, identity in indexes:
+                store.add_manifest(digest, identity)
     for name, before in moved:
         say(
             Progress(
@@ -91,7 +103,7 @@ async def _load(store: ImageStore, stream: AsyncIterator[bytes], progress: Repor
     for (identity, _), names in images:
         for name in names:
             say(Progress(stream=f"Loaded image: {name.familiar}\n"))
-        if not names:
+        if not names and not any(identity == part for _, part in indexes):
             say(Progress(stream=f"Loaded image ID: {identity}\n"))
         store.publish("load", identity, identity)
     store.sweep()
@@ -239,6 +251,21 @@ class _Loader:
             parent = key
         await asyncio.to_thread(self._store.content.put, data, identity)
         return identity, document
+
+    def fits(self, item: Wanted, platform: Platform | None) -> bool:
+        """Whether an image is for the platform that is wanted."""
+        if platform is None:
+            return True
+        document = documents.read_image(self._contents.document(item.config))
+        return platforms.satisfies(imageplatforms.of_document(document), platform)
+
+    async def index(self, item: Wanted) -> tuple[Digest, Digest]:
+        """Keep the index that an image is one platform of: its digest and the image's id."""
+        data = self._contents.document(item.index or "")
+        digest = digests.of(data)
+        self._lease.hold(digest)
+        await asyncio.to_thread(self._store.content.put, data)
+        return digest, digests.of(self._contents.document(item.config))
 
     def _verify(self, path: str, diff_id: str) -> None:
         """An archive that lies is refused even where the truth is known."""

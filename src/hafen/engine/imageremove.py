@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hafen.engine import imagelist, imageusage
+from hafen.engine import imagelist, imageplatforms, imageusage
 from hafen.engine.imagestore import HOST, Image, ImageStore
 from hafen.errors import Conflict
 from hafen.spec import reference
 from hafen.spec.filters import Filters
+from hafen.spec.platform import Platform
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import DeleteResponseItem, ImagePruneResponse
 
@@ -112,15 +113,42 @@ def _delete(
         raise
     _untag(store, image, _names(store, image), records)
     chain = [layer.chain_id for layer in store.chain(image.snapshot)]
+    parts = imageplatforms.others(store, image.id)
     with store.database.transaction():
         store.remove_image(image.id)
     store.tell("delete", image.id, {"name": image.id})
     records.append(DeleteResponseItem(deleted=image.id))
     gone = set(store.sweep())
     records += [DeleteResponseItem(deleted=chain_id) for chain_id in reversed(chain) if chain_id in gone]
+    for part in parts:  # its other platforms, which nothing names any more
+        if store.get(part.id) and not _names(store, part) and not imageplatforms.is_part(store, part.id):
+            _delete(store, users, part, records, force=force, prune=prune, quiet=True)
     parent = store.get(image.parent) if prune and image.parent else None
     if parent is not None and parent.id != store.builtin:
         _delete(store, users, parent, records, force=False, prune=True, quiet=True)
+
+
+def _named(store: ImageStore, image: Image) -> bool:
+    return bool(_names(store, image)) or imageplatforms.is_part(store, image.id)
+
+
+def remove_platforms(
+    store: ImageStore, users: Users, ref: str, platforms: Sequence[Platform], *, force: bool
+) -> Records:
+    """Delete these platforms of a name; the name goes on standing for one that is left, if any is."""
+    chosen = [imageplatforms.choose(store, ref, platform) for platform in platforms]
+    records: Records = []
+    for image in chosen:
+        if store.get(image.id) is None:
+            continue
+        left = [other for other in imageplatforms.others(store, image.id) if other not in chosen]
+        _check_unused(store, users, image, force, referenced=False)
+        if not left:
+            return [*records, *remove(store, users, ref, force=force, prune=True)]
+        with store.database.transaction():
+            store.move_names(image.id, left[0].id)
+        _delete(store, users, image, records, force=force, prune=False, quiet=False)
+    return records
 
 
 def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneResponse:
@@ -132,7 +160,7 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
     before = imageusage.measure(store).total
     for image in store.all():
         labels = image.config.labels
-        if image.id == store.builtin or users(image.id) or (dangling and _names(store, image)):
+        if image.id == store.builtin or users(image.id) or (dangling and _named(store, image)):
             continue
         if (limit is not None and image.created_at >= limit) or store.get(image.id) is None:
             continue

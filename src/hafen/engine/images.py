@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 
-from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageremove, imagesave
+import msgspec
+
+from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageplatforms, imageremove, imagesave
 from hafen.engine.imageremove import ImageUser, Users
 from hafen.engine.imagestore import Image, ImageStore
 from hafen.errors import NotImplemented, System
 from hafen.spec import reference, units
 from hafen.spec.filters import NO_FILTERS, Filters
+from hafen.spec.platform import Platform
 from hafen.spec.wire import image as wire
 from hafen.spec.wire.image import DeleteResponseItem, HistoryItem, ImageInspect, ImageSummary, Progress
 from hafen.storage.snapshot import shown_driver
@@ -22,6 +25,7 @@ __all__ = ["Image", "ImageStore", "ImageUser", "Images"]
 
 log = logging.getLogger(__name__)
 
+Manifests = list[wire.ManifestSummary]
 Summaries = list[ImageSummary]
 Removed = list[DeleteResponseItem]
 History = list[HistoryItem]
@@ -49,18 +53,33 @@ class Images:
         if builtin is not None and builtin.snapshot is not None:
             imageimport.close_host(self.store, builtin.snapshot)
 
-    def resolve(self, ref: str) -> Image:
+    def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """By id, prefix, name, tag or digest; NotFound "No such image: x:latest"."""
-        return self.store.find(ref)
+        return imageplatforms.choose(self.store, ref, platform)
+
+    def named(self, ref: str) -> frozenset[str]:
+        """Ids of all images that a name stands for: one for each platform."""
+        image = self.resolve(ref)
+        return frozenset((image.id, *(other.id for other in imageplatforms.others(self.store, image.id))))
 
     # -- look at
 
-    async def list(self, all: bool = False, filters: Filters = NO_FILTERS, shared_size: bool = False) -> Summaries:
+    async def list(
+        self, all: bool = False, filters: Filters = NO_FILTERS, shared_size: bool = False, manifests: bool = False
+    ) -> Summaries:
         """Newest first. Filters: before, dangling, label, reference, since, until."""
-        return imagelist.summaries(self.store, all=all, filters=filters, shared_size=shared_size)
+        found = imagelist.summaries(self.store, all=all, filters=filters, shared_size=shared_size)
+        if not manifests:
+            return found
+        return [msgspec.structs.replace(one, manifests=self._manifests(self.resolve(one.id))) for one in found]
 
-    async def inspect(self, ref: str) -> ImageInspect:
-        image = self.resolve(ref)
+    def _manifests(self, image: Image) -> Manifests:
+        return imageplatforms.summaries(
+            self.store, image, lambda identity: [user.container for user in self._users(identity)]
+        )
+
+    async def inspect(self, ref: str, platform: Platform | None = None, manifests: bool = False) -> ImageInspect:
+        image = imageplatforms.choose(self.store, ref, platform)
         document = image.document
         return ImageInspect(
             id=image.id,
@@ -82,6 +101,7 @@ class Images:
             graph_driver=self._graph_driver(image),
             root_fs=wire.RootFs(type="layers", layers=list(document.rootfs.diff_ids)),
             metadata=_metadata(image),
+            manifests=self._manifests(image) if manifests else None,
         )
 
     def _graph_driver(self, image: Image) -> wire.GraphDriver:
@@ -95,8 +115,8 @@ class Images:
             data["LowerDir"] = ":".join(below)
         return wire.GraphDriver(data=data, name=shown_driver(snapshots.name))
 
-    async def history(self, ref: str) -> History:
-        return imagelist.history(self.store, self.resolve(ref))
+    async def history(self, ref: str, platform: Platform | None = None) -> History:
+        return imagelist.history(self.store, imageplatforms.choose(self.store, ref, platform))
 
     # -- tag and remove
 
@@ -108,8 +128,12 @@ class Images:
             self.store.set_tag(name, image.id)
         self.store.publish("tag", image.id, name.familiar)
 
-    async def remove(self, ref: str, force: bool = False, noprune: bool = False) -> Removed:
-        """Untag, and delete what then has no name. Conflict where it is in use."""
+    async def remove(
+        self, ref: str, force: bool = False, noprune: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Removed:
+        """Untag, and delete what then has no name; with `platforms`, these of it alone. Conflict where it is in use."""
+        if platforms:
+            return imageremove.remove_platforms(self.store, self._users, ref, platforms, force=force)
         return imageremove.remove(self.store, self._users, ref, force=force, prune=not noprune)
 
     async def prune(self, filters: Filters = NO_FILTERS) -> wire.ImagePruneResponse:
@@ -118,13 +142,16 @@ class Images:
 
     # -- bring in and give out
 
-    def load(self, stream: AsyncIterator[bytes], quiet: bool = False) -> AsyncIterator[Progress]:
-        """Images of a docker-archive or an OCI layout, plain or compressed."""
-        return imageload.load(self.store, stream, quiet)
+    def load(
+        self, stream: AsyncIterator[bytes], quiet: bool = False, platform: Platform | None = None
+    ) -> AsyncIterator[Progress]:
+        """Images of a docker-archive or an OCI layout, plain or compressed; all their platforms, or one of them."""
+        return imageload.load(self.store, stream, quiet, platform)
 
-    def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
-        """Images with all they need as one archive. NotFound and Conflict come before the first byte."""
-        return imagesave.save(self.store, refs)
+    def save(self, refs: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
+        """Images with all they need as one archive, all platforms that are here, or one of them. NotFound and Conflict
+        come before the first byte."""
+        return imagesave.save(self.store, refs, platform)
 
     def import_(
         self,

@@ -1,7 +1,7 @@
 """`docker save`: images as an OCI layout that is a docker-archive as well, as Docker 25 and later write it.
 
     blobs/sha256/<hex>   configurations, manifests, uncompressed layers
-    index.json           one manifest per name, with the name as annotations
+    index.json           one manifest per name, with the name as annotations, or an index over an image's platforms
     manifest.json        for `docker load` of every age
     oci-layout, repositories
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from hafen.engine import imageplatforms
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
@@ -25,8 +26,10 @@ from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec import reference
 from hafen.spec.image import Index, Manifest
+from hafen.spec.platform import Platform
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor
+from hafen.spec.wire.image import Platform as Place
 from hafen.storage import archive, pack, tarformat
 from hafen.storage.collect import Lease
 from hafen.storage.tarformat import Entry
@@ -46,19 +49,21 @@ class _Item(msgspec.Struct, frozen=True, rename="pascal"):
 
 @dataclass(slots=True)
 class _Selection:
-    """One image to save, under these names."""
+    """One image to save, under these names; `others` are its further platforms."""
 
     image: Image
+    others: list[Image] = field(default_factory=list)
     names: list[Reference] = field(default_factory=list)
 
 
-async def save(store: ImageStore, refs: Sequence[str]) -> AsyncIterator[bytes]:
+async def save(store: ImageStore, refs: Sequence[str], platform: Platform | None = None) -> AsyncIterator[bytes]:
     """The archive, in pieces of about a megabyte. NotFound and Conflict come before the first."""
-    selected = _select(store, refs)
+    selected = _select(store, refs, platform)
     with store.leases.operation() as lease:
         layers: dict[str, Layer] = {}
         for selection in selected:
-            _hold(store, selection.image, lease, layers)
+            for image in (selection.image, *selection.others):
+                _hold(store, image, lease, layers)
         sizes = {diff_id: await asyncio.to_thread(_size, layer_tar(store, layer)) for diff_id, layer in layers.items()}
         members = _Layout(store, selected, layers, sizes).members()
         stream = produce(lambda: pack.joined(_archive(members), _PIECE))
@@ -68,21 +73,23 @@ async def save(store: ImageStore, refs: Sequence[str]) -> AsyncIterator[bytes]:
         store.publish("save", selection.image.id, selection.image.id)
 
 
-def _select(store: ImageStore, refs: Sequence[str]) -> list[_Selection]:
+def _select(store: ImageStore, refs: Sequence[str], platform: Platform | None) -> list[_Selection]:
     """Images with their names, as `docker save` takes them: a bare repository stands for all its tags."""
     found: dict[str, _Selection] = {}
     for ref in _expanded(store, refs):
         try:
-            image = store.find(ref)
+            named = store.find(ref)
         except NotFound:
             raise NotFound(f"No such image: {ref}") from None  # without the default tag, as Docker here
+        image = imageplatforms.choose(store, ref, platform)
         if image.of_this_machine:
             raise Conflict(
                 f"cannot save {ref}: it consists of this machine's own root file system ('host'); make a container "
                 "of it and use `export`"
             )
-        selection = found.setdefault(image.id, _Selection(image))
-        for name in _names(store, image, ref):
+        others = imageplatforms.others(store, image.id) if platform is None else []
+        selection = found.setdefault(image.id, _Selection(image, others))
+        for name in _names(store, named, ref):
             if name not in selection.names:
                 selection.names.append(name)
     return list(found.values())
@@ -139,20 +146,11 @@ class _Layout:
             self._members[_path(diff_id)] = (sizes[diff_id], _layer_content(store, layer))
         for selection in selected:
             image = selection.image
-            sources = {
-                diff_id: Descriptor(media_type=documents.OCI_LAYER, digest=diff_id, size=sizes[diff_id])
-                for diff_id in image.document.rootfs.diff_ids
-            }
-            data = store.content.read(image.id)
-            self._add(_path(image.id), data)
-            manifest = documents.encode(
-                Manifest(
-                    config=Descriptor(media_type=documents.OCI_CONFIG, digest=image.id, size=len(data)),
-                    layers=[sources[diff_id] for diff_id in image.document.rootfs.diff_ids],
-                )
-            )
-            self._add(_path(digests.of(manifest)), manifest)
-            target = Descriptor(media_type=documents.OCI_MANIFEST, digest=digests.of(manifest), size=len(manifest))
+            sources, target = self._manifest(store, image, sizes)
+            if selection.others:
+                target = self._platforms([target, *(self._manifest(store, one, sizes)[1] for one in selection.others)])
+            else:
+                target = msgspec.structs.replace(target, platform=None)
             index += [_named(target, name) for name in selection.names] or [target]
             tags = [name.familiar for name in selection.names]
             paths = [_path(diff_id) for diff_id in image.document.rootfs.diff_ids]
@@ -165,6 +163,36 @@ class _Layout:
         self._add("oci-layout", _LAYOUT)
         if repositories:
             self._add("repositories", msgspec.json.encode(repositories, order="sorted"))
+
+    def _manifest(
+        self, store: ImageStore, image: Image, sizes: dict[str, int]
+    ) -> tuple[dict[str, Descriptor], Descriptor]:
+        """Adds configuration and manifest of an image: its layers by diff id, and what describes the manifest."""
+        document = image.document
+        sources = {
+            diff_id: Descriptor(media_type=documents.OCI_LAYER, digest=diff_id, size=sizes[diff_id])
+            for diff_id in document.rootfs.diff_ids
+        }
+        data = store.content.read(image.id)
+        self._add(_path(image.id), data)
+        manifest = documents.encode(
+            Manifest(
+                config=Descriptor(media_type=documents.OCI_CONFIG, digest=image.id, size=len(data)),
+                layers=[sources[diff_id] for diff_id in document.rootfs.diff_ids],
+            )
+        )
+        digest = digests.of(manifest)
+        self._add(_path(digest), manifest)
+        place = Place(
+            architecture=document.architecture, os=document.os, os_version=document.os_version, variant=document.variant
+        )
+        return sources, Descriptor(documents.OCI_MANIFEST, digest, len(manifest), platform=place)
+
+    def _platforms(self, members: list[Descriptor]) -> Descriptor:
+        """Adds an index over manifests: what describes it."""
+        data = documents.encode(Index(media_type=documents.OCI_INDEX, manifests=members))
+        self._add(_path(digests.of(data)), data)
+        return Descriptor(documents.OCI_INDEX, digests.of(data), len(data))
 
     def _add(self, name: str, data: bytes) -> None:
         self._members[name] = (len(data), lambda: iter((data,)))

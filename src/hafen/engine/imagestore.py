@@ -380,6 +380,11 @@ class ImageStore:
                 (name.repository, name.tag or reference.DEFAULT_TAG),
             )
 
+    def move_names(self, before: str, after: str) -> None:
+        """All that names one image names another from now on."""
+        for table in ("tags", "repository_digests"):
+            self.database.execute(f"UPDATE {table} SET image = ? WHERE image = ?", (after, before))
+
     def remove_row_of(self, name: str) -> None:
         """Take a tag, a repository digest or a kept manifest away whose image is unknown, by how it is written."""
         repository, at, digest = name.rpartition("@")

@@ -62,7 +62,7 @@ class Listing:
         every = all or bool(limit and limit > 0) or "status" in filters
         newest_first = sorted(self.containers, key=lambda container: container.record.created_ns, reverse=True)
         now = time.time_ns()
-        names: dict[str, str] = {}
+        names: dict[str, frozenset[str]] = {}
         found = []
         for container in newest_first:
             if not (every or container.alive or container.status.state is State.RESTARTING) or not wanted(container):
@@ -78,15 +78,15 @@ class Listing:
                 break
         return found
 
-    def _still_names(self, known: dict[str, str], record: Record) -> bool:
+    def _still_names(self, known: dict[str, frozenset[str]], record: Record) -> bool:
         """Whether what a container was made from by name is still called so. `known` are the ids of names."""
         name = record.image
         if name not in known:
             try:
-                known[name] = str(self.images.resolve(name).id)
+                known[name] = self.images.named(name)
             except HafenError:
-                known[name] = ""
-        return known[name] == record.image_id
+                known[name] = frozenset()
+        return record.image_id in known[name]
 
     def _row(self, container: Container, now_ns: int, linked: Sequence[str]) -> ContainerSummary:
         """What `ps` shows of it: the same object for as long as that does not change."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
+from hafen.engine import imageplatforms
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
@@ -22,7 +23,8 @@ from hafen.errors import Conflict, Corrupt, NotFound
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec.digest import Digest
-from hafen.spec.image import Manifest
+from hafen.spec.image import Index
+from hafen.spec.platform import Platform
 from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor, Progress, ProgressDetail
 from hafen.storage import compression
@@ -60,32 +62,16 @@ class Pusher:
         self._report = report
         self._sent: dict[str, Descriptor] = {}  # by diff id: several tags share their layers
 
-    async def push(self, tag: str) -> None:
-        """One tag."""
+    async def push(self, tag: str, platform: Platform | None = None) -> None:
+        """One tag: all platforms of its image, where all are here, or the one that is asked for."""
         name = Reference(self._repository.domain, self._repository.path, tag)
-        image = self._find(name)
-        chain = self._store.chain(image.snapshot)
+        image = self._find(name, platform)
+        whole = self._whole_index(image) if platform is None else None
         with self._store.leases.operation() as lease:
-            lease.hold(image.id)
-            if image.snapshot is not None:
-                lease.hold(image.snapshot)
-            for layer in reversed(chain):
-                self._say("Preparing", layer)
-            kept = self._kept_manifest(image)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self._layer(layer, wanted, lease))
-                        for layer, wanted in zip(chain, kept[1].layers if kept else [None] * len(chain), strict=True)
-                    ]
-            except BaseExceptionGroup as failed:
-                raise first_error(failed) from None
-            layers = [task.result() for task in tasks]
-            await self._configuration(image)
-            if kept and [one.digest for one in kept[1].layers] == [one.digest for one in layers]:
-                data, media_type = kept[0], kept[1].media_type
+            if whole is None:
+                data, media_type = await self._image(image, lease)
             else:
-                data, media_type = _manifest(self._store.content.size(image.id), image, layers)
+                data, media_type = await self._index(*whole, lease)
             digest = digests.of(data)
             await self._uploader.manifest(tag, media_type, data)
             await self._record(name, image, digest, data, lease)
@@ -93,29 +79,61 @@ class Pusher:
         aux: dict[str, object] = {"Tag": tag, "Digest": digest, "Size": len(data)}
         self._report(Progress(progress_detail=ProgressDetail(), aux=aux))
 
-    def _find(self, name: Reference) -> Image:
-        identity = self._store.tagged(name)
-        image = None if identity is None else self._store.get(identity)
-        if image is None:
+    def _whole_index(self, image: Image) -> tuple[bytes, Index, list[tuple[Descriptor, Image]]] | None:
+        """The index that an image came by, where there are several images in it and all of them are here."""
+        found = imageplatforms.index_of(self._store, image)
+        if found is None or len(found[2].manifests) < 2:
+            return None
+        members = {member.id: member for member in (image, *imageplatforms.others(self._store, image.id))}
+        owners = {digest: member for member in members.values() for digest in self._store.manifests(member.id)}
+        entries = [(entry, owners.get(Digest(entry.digest))) for entry in found[2].manifests]
+        there = [(entry, member) for entry, member in entries if member is not None]
+        return (found[1], found[2], there) if len(there) == len(entries) else None
+
+    async def _index(
+        self, data: bytes, index: Index, members: Sequence[tuple[Descriptor, Image]], lease: Lease
+    ) -> tuple[bytes, str]:
+        """All images of an index, each under its digest; the index itself."""
+        for entry, image in members:
+            manifest, media_type = await self._image(image, lease, entry.digest)
+            if digests.of(manifest) != entry.digest:
+                raise Corrupt(f"manifest {entry.digest} cannot be made again: layers of it have another form here")
+            await self._uploader.manifest(entry.digest, media_type, manifest)
+        return data, index.media_type
+
+    async def _image(self, image: Image, lease: Lease, wanted: str | None = None) -> tuple[bytes, str]:
+        """All that an image needs; its manifest with its type: the kept one (of the digest `wanted`) where it fits."""
+        chain = self._store.chain(image.snapshot)
+        lease.hold(image.id)
+        if image.snapshot is not None:
+            lease.hold(image.snapshot)
+        for layer in reversed(chain):
+            self._say("Preparing", layer)
+        kept = imageplatforms.kept_manifest(self._store, image, wanted)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._layer(layer, form, lease))
+                    for layer, form in zip(chain, kept[1].layers if kept else [None] * len(chain), strict=True)
+                ]
+        except BaseExceptionGroup as failed:
+            raise first_error(failed) from None
+        layers = [task.result() for task in tasks]
+        await self._configuration(image)
+        if kept and [one.digest for one in kept[1].layers] == [one.digest for one in layers]:
+            return kept[0], kept[1].media_type
+        return _manifest(self._store.content.size(image.id), image, layers)
+
+    def _find(self, name: Reference, platform: Platform | None) -> Image:
+        if self._store.tagged(name) is None:
             raise NotFound(f"tag does not exist: {name.familiar}")
+        image = imageplatforms.choose(self._store, str(name), platform)
         if image.of_this_machine:
             raise Conflict(
                 f"cannot push {name.familiar}: it consists of this machine's own root file system ('host'); make a "
                 "container of it and use `export`"
             )
         return image
-
-    def _kept_manifest(self, image: Image) -> tuple[bytes, Manifest] | None:
-        """The manifest that the image came or went with, if any."""
-        for digest in self._store.manifests(image.id):
-            data = self._store.content.read(digest)
-            try:
-                manifest = documents.read_manifest(data)
-            except Corrupt:
-                continue  # the index that it came by
-            if manifest.config.digest == image.id and len(manifest.layers) == len(image.document.rootfs.diff_ids):
-                return data, manifest
-        return None
 
     async def _layer(self, layer: Layer, wanted: Descriptor | None, lease: Lease) -> Descriptor:
         """The layer as the registry has it now."""

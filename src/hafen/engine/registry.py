@@ -84,7 +84,9 @@ class Registries:
 
         return _messages(operation)
 
-    def push(self, name: str, tag: str, auth: AuthConfig) -> AsyncIterator[Progress]:
+    def push(
+        self, name: str, tag: str, auth: AuthConfig, platform: platforms.Platform | None = None
+    ) -> AsyncIterator[Progress]:
         wanted = reference.parse(name)
         if wanted.tag or wanted.digest:
             raise InvalidArgument("invalid reference format")
@@ -105,7 +107,7 @@ class Registries:
                 pusher = Pusher(self._store, self._transfers, wanted, uploader, report)
                 try:
                     for one in tags:
-                        await pusher.push(one)
+                        await pusher.push(one, platform)
                 finally:
                     self._store.sweep()  # what was compressed for it
             self._store.tell("push", wanted.familiar, {"name": wanted.familiar_name})

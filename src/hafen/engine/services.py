@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hafen.engine.images import Images
     from hafen.engine.logs import Logs
     from hafen.engine.networks import Networks
+    from hafen.spec.platform import Platform
     from hafen.spec.wire import container as wire
     from hafen.spec.wire import event, exec, image, system, volume
 
@@ -207,7 +208,9 @@ class RegistryService(Protocol):
         """An image by tag or digest, or with an empty `tag` all of a repository. What is wrong before the first
         message is known before it."""
 
-    def push(self, name: str, tag: str, auth: system.AuthConfig) -> AsyncIterator[image.Progress]:
+    def push(
+        self, name: str, tag: str, auth: system.AuthConfig, platform: Platform | None = None
+    ) -> AsyncIterator[image.Progress]:
         """A tag, or with an empty `tag` all that the repository has here."""
 
     async def inspect(self, name: str, auth: system.AuthConfig) -> system.DistributionInspect:

@@ -39,6 +39,21 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
+def normal(place: Platform) -> Platform:
+    """One name for what is the same: arm64 is arm64/v8, arm is arm/v7."""
+    architecture, variant = _ARCHITECTURES.get(place.architecture, (place.architecture, ""))
+    if place.variant:
+        variant = "" if (architecture, place.variant) in (("arm64", "v8"), ("amd64", "v1")) else place.variant
+    return Platform(place.os, architecture, variant)
+
+
+def satisfies(place: Platform, wanted: Platform) -> bool:
+    """Whether something for `place` is what was asked for; both normal. A variant counts where one was asked for."""
+    return (place.os, place.architecture) == (wanted.os, wanted.architecture) and (
+        not wanted.variant or place.variant == wanted.variant
+    )
+
+
 def of_machine(machine: str) -> Platform:
     """The platform of a Linux machine, by what `uname -m` calls it."""
     architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))

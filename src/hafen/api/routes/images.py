@@ -12,6 +12,7 @@ from hafen.api.stream import JSON, TAR, begun, progress
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, NotImplemented
 from hafen.spec.filters import Filters
+from hafen.spec.platform import Platform
 from hafen.spec.wire.container import ContainerConfig
 
 
@@ -21,16 +22,29 @@ async def list_all(request: Request, services: Services) -> Answer:
     if request.version < (1, 41) and query.text("filter"):  # a pattern of names, from before there were filters
         filters = Filters({**filters.fields, "reference": (*filters.get("reference"), query.text("filter"))})
     shared_size = request.version >= (1, 42) and query.flag("shared-size")
-    found = await services.images.list(all=query.flag("all"), filters=filters, shared_size=shared_size)
+    manifests = request.version >= (1, 47) and query.flag("manifests")
+    found = await services.images.list(
+        all=query.flag("all"), filters=filters, shared_size=shared_size, manifests=manifests
+    )
     return JsonReply(found)
 
 
 async def inspect(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.images.inspect(request.params["name"]))
+    query = request.query
+    manifests = request.version >= (1, 48) and query.flag("manifests")
+    platform = query.platform() if request.version >= (1, 49) else None
+    if manifests and platform:
+        raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+    return JsonReply(await services.images.inspect(request.params["name"], platform=platform, manifests=manifests))
 
 
 async def history(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.images.history(request.params["name"]))
+    return JsonReply(await services.images.history(request.params["name"], _platform(request)))
+
+
+def _platform(request: Request) -> Platform | None:
+    """That of history, load and save."""
+    return request.query.platform() if request.version >= (1, 48) else None
 
 
 async def create(request: Request, services: Services) -> Answer:
@@ -62,19 +76,20 @@ async def bootstrap(request: Request, services: Services) -> Answer:
 
 
 async def load(request: Request, services: Services) -> Answer:
-    messages = services.images.load(aiter(request.body), quiet=request.query.flag("quiet", True))
+    quiet = request.query.flag("quiet", True)
+    messages = services.images.load(aiter(request.body), quiet=quiet, platform=_platform(request))
     return StreamReply(progress(messages, request.version, begun=True), JSON)  # Docker, too, says 200 to garbage
 
 
 async def save_one(request: Request, services: Services) -> Answer:
-    return StreamReply(await begun(services.images.save((request.params["name"],))), TAR)
+    return StreamReply(await begun(services.images.save((request.params["name"],), _platform(request))), TAR)
 
 
 async def save(request: Request, services: Services) -> Answer:
     names = request.query.all("names")
     if not names:
         raise InvalidArgument("no image names given")
-    return StreamReply(await begun(services.images.save(names)), TAR)
+    return StreamReply(await begun(services.images.save(names, _platform(request))), TAR)
 
 
 async def tag(request: Request, services: Services) -> Answer:
@@ -87,8 +102,9 @@ async def tag(request: Request, services: Services) -> Answer:
 
 async def remove(request: Request, services: Services) -> Answer:
     query = request.query
+    platforms = query.platforms("platforms") if request.version >= (1, 50) else ()
     removed = await services.images.remove(
-        request.params["name"], force=query.flag("force"), noprune=query.flag("noprune")
+        request.params["name"], force=query.flag("force"), noprune=query.flag("noprune"), platforms=platforms
     )
     return JsonReply(removed)
 
@@ -99,8 +115,9 @@ async def prune(request: Request, services: Services) -> Answer:
 
 async def push(request: Request, services: Services) -> Answer:
     messages = services.registry.push(
-        request.params["name"], request.query.text("tag"), registryauth.read(request.headers)
-    )
+        request.params["name"], request.query.text("tag"), registryauth.read(request.headers),
+        request.query.platform() if request.version >= (1, 46) else None,
+    )  # fmt: skip
     return StreamReply(await begun(progress(messages, request.version)), JSON)
 
 

@@ -38,7 +38,8 @@ def _load(call: Call) -> int:
     quiet = call.flags.on("quiet") or not sys.stdout.isatty()
     with input_file(source) as (file, size):
         bar = ByteBar("Sending", size)
-        response = images.load(call.engine, bar.over(file_body(file)), quiet=quiet)
+        platform = call.flags.text("platform")
+        response = images.load(call.engine, bar.over(file_body(file)), quiet=quiet, platform=platform)
         Progress().show(call.engine.documents(response))
     return 0
 
@@ -52,18 +53,23 @@ def _save(call: Call) -> int:
         raise InvalidArgument(f"failed to save image: invalid output path: stat {place}: no such file or directory")
     if os.path.isdir(target):
         raise InvalidArgument("failed to save image: cannot write to a directory")
-    write_response(images.save(call.engine, call.arguments), target, ByteBar("Saving"))
+    archive = images.save(call.engine, call.arguments, platform=call.flags.text("platform"))
+    write_response(archive, target, ByteBar("Saving"))
     return 0
 
 
 LOAD = Command(
     _load, "[OPTIONS]", "Load an image from a tar archive or STDIN",
     """
--i, --input string   Read from tar archive file, instead of STDIN
--q, --quiet          Suppress the load output
+-i, --input string      Read from tar archive file, instead of STDIN
+    --platform string   Load only the given platform variant, such as linux/amd64
+-q, --quiet             Suppress the load output
 """, most=0,
 )  # fmt: skip
 SAVE = Command(
     _save, "[OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)",
-    "-o, --output string   Write to a file, instead of STDOUT", least=1,
+    """
+-o, --output string     Write to a file, instead of STDOUT
+    --platform string   Save only the given platform variant, such as linux/amd64
+""", least=1,
 )  # fmt: skip

@@ -39,7 +39,10 @@ def _remove(call: Call) -> int:
     force, failed = call.flags.on("force"), False
     for reference in call.arguments:
         try:
-            removed = images.remove(call.engine, reference, force=force, no_prune=call.flags.on("no-prune"))
+            removed = images.remove(
+                call.engine, reference, force=force, no_prune=call.flags.on("no-prune"),
+                chosen=[one for text in call.flags.values("platform") for one in text.split(",")],
+            )  # fmt: skip
         except HafenError as error:
             report(error)
             failed = failed or not (force and isinstance(error, NotFound))
@@ -59,7 +62,8 @@ def _history(call: Call) -> int:
     flags = call.flags
     truncate, human = not flags.on("no-trunc"), flags.on("human", True)
     now = time.time()
-    rows = [_history_row(item, now, truncate, human) for item in images.history(call.engine, call.arguments[0])]
+    items = images.history(call.engine, call.arguments[0], platform=flags.text("platform"))
+    rows = [_history_row(item, now, truncate, human) for item in items]
     default = ["ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"]
     show(rows, _HEADERS, default, flags.text("format"), quiet="ID" if flags.on("quiet") else "")
     return 0
@@ -87,7 +91,11 @@ TAG = Command(
 )  # fmt: skip
 REMOVE = Command(
     _remove, "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images",
-    "-f, --force      Force removal of the image\n    --no-prune   Do not delete untagged parents", least=1,
+    """
+-f, --force              Force removal of the image
+    --no-prune           Do not delete untagged parents
+    --platform strings   Remove only the given platform variant, such as linux/amd64
+""", least=1,
 )  # fmt: skip
 HISTORY = Command(
     _history, "[OPTIONS] IMAGE", "Show the history of an image",
@@ -95,6 +103,7 @@ HISTORY = Command(
     --format string   @table
 -H, --human           Print sizes and dates in human readable format (default true)
     --no-trunc        Don't truncate output
+    --platform string   Show history for the given platform, such as linux/amd64
 -q, --quiet           Only show image IDs
 """, least=1, most=1,
 )  # fmt: skip

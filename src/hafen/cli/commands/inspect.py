@@ -71,7 +71,7 @@ def _container(call: Call) -> int:
 
 
 def _image(call: Call) -> int:
-    return _show(call, lambda name: images.inspect(call.engine, name))
+    return _show(call, lambda name: images.inspect(call.engine, name, platform=call.flags.text("platform")))
 
 
 def _network(call: Call) -> int:
@@ -121,8 +121,9 @@ CONTAINER = Command(
     _FORMAT + _SIZE, least=1,
 )  # fmt: skip
 IMAGE = Command(
-    _image, "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", _FORMAT, least=1
-)
+    _image, "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images",
+    _FORMAT + "    --platform string   Inspect a specific platform of the multi-platform image", least=1,
+)  # fmt: skip
 NETWORK = Command(
     _network, "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
     _FORMAT + "-v, --verbose         Verbose output for diagnostics", least=1,

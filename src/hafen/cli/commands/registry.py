@@ -55,7 +55,8 @@ def _push(call: Call) -> int:
         name = _with_default_tag(name, quiet)
     repository = name.familiar_name
     headers = {"X-Registry-Auth": credentials.header(call.settings, repository)}
-    response = images.push(call.engine, repository, name.tag or "", headers)
+    platform = call.flags.text("platform")
+    response = images.push(call.engine, repository, name.tag or "", headers, platform=platform)
     Progress(quiet=quiet).show(call.engine.documents(response))
     if quiet:
         out(str(name))
@@ -75,6 +76,7 @@ _PULL_FLAGS = """
 _PUSH_FLAGS = """
 -a, --all-tags                Push all tags of an image to the repository
     --disable-content-trust   Skip image signing (default true)
+    --platform string         Push one platform alone, as an image without an index
 -q, --quiet                   Suppress verbose output
 """
 PULL = Command(_pull, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", _PULL_FLAGS, least=1, most=1)

@@ -73,6 +73,49 @@ class ImageConfig(Wire, frozen=True):
     shell: StrSlice = unless_empty(list[str])
 
 
+class ManifestSize(Wire, frozen=True):
+    """Bytes: of blobs, and of all."""
+
+    content: int = shown(int)
+    total: int = shown(int)
+
+
+class UnpackedSize(Wire, frozen=True):
+    unpacked: int = shown(int)
+
+
+class ManifestImageData(Wire, frozen=True):
+    platform: Platform = shown(Platform)
+    containers: list[str] = shown(list[str])
+    size: UnpackedSize = shown(UnpackedSize)
+
+
+class AttestationData(Wire, frozen=True):
+    """`for_` is the digest of the manifest that it is about."""
+
+    for_: str = shown(str, "For")
+
+
+class ManifestSummary(Wire, frozen=True):
+    """One manifest of an index; `kind` is image, attestation or unknown."""
+
+    id: str = shown(str, "ID")
+    descriptor: Descriptor = shown(Descriptor)
+    available: bool = shown(bool)
+    size: ManifestSize = shown(ManifestSize)
+    kind: str = shown(lambda: "unknown")
+    image_data: ManifestImageData | None = None
+    attestation_data: AttestationData | None = None
+
+
+class AttestationStatement(Wire, frozen=True):
+    """One line of GET /images/{name}/attestations."""
+
+    descriptor: Descriptor = shown(Descriptor)
+    predicate_type: str = shown(str)
+    statement: object | None = None
+
+
 class ImageInspect(Wire, frozen=True):
     """GET /images/{name}/json. `size` is bytes of all layers; `created` RFC 3339."""
 
@@ -94,6 +137,7 @@ class ImageInspect(Wire, frozen=True):
     root_fs: RootFs = shown(RootFs, "RootFS")
     metadata: ImageMetadata = shown(ImageMetadata)
     descriptor: Descriptor | None = None
+    manifests: list[ManifestSummary] | None = None
 
 
 class ImageSummary(Wire, frozen=True):
@@ -105,6 +149,7 @@ class ImageSummary(Wire, frozen=True):
     labels: dict[str, str] | None = shown(null)
     parent_id: str = shown(str)
     descriptor: Descriptor | None = None
+    manifests: list[ManifestSummary] | None = None
     repo_digests: list[str] = shown(list[str])
     repo_tags: list[str] = shown(list[str])
     shared_size: int = shown(lambda: -1)
