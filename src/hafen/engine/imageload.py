@@ -65,7 +65,10 @@ async def _load(
                 store.snapshots.unstage(staged.directory)
 
         undo.callback(discard)
-        known = {str(row[0]) for row in store.database.query("SELECT diff_id FROM layers WHERE recipe IS NOT NULL")}
+        known = set[str]()
+        for diff_id, chain_id in store.database.query("SELECT diff_id, chain_id FROM layers WHERE recipe IS NOT NULL"):
+            known.add(str(diff_id))
+            lease.hold(str(chain_id))  # what the archive need not bring must still be there in the end
 
         def work(chunks: Iterator[bytes]) -> None:
             _Pass(store, contents, known, lease, progress).run(compression.decompressed(chunks))

@@ -203,6 +203,8 @@ class _ImagePull:
         known = self._store.get(identity)
         if known is not None and self._store.whole(known):
             _check_document(known.document, manifest)
+            for chain_id in digests.chain_ids(known.document.rootfs.diff_ids):
+                self.lease.hold(chain_id)  # the image may be removed before it is recorded anew
             return known.document
         data = await self._source.small(manifest.config)
         document = documents.read_image(data)
