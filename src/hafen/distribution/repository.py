@@ -92,6 +92,15 @@ class Repository:
         assert failed is not None
         raise failed
 
+    async def digest(self, reference: str) -> Digest | None:
+        """What a tag means now, by a HEAD that is not repeated; None where the registry does not say. NotFound."""
+        target = Target("HEAD", self.url(f"manifests/{reference}"), self.scope, {"Accept": _ACCEPT})
+        async with self.transport.request(self.endpoint, target) as response:
+            if response.status != 200:
+                raise await self._refused(response, target, reference)
+            said = response.headers.get("Docker-Content-Digest", "")
+            return digests.parse(said) if said else None
+
     async def _manifest(self, endpoint: Endpoint, reference: str) -> ManifestData:
         target = Target("GET", self.url(f"manifests/{reference}", endpoint), self.scope, {"Accept": _ACCEPT})
         async with self.transport.request(endpoint, target) as response:
@@ -139,6 +148,14 @@ class Repository:
             if response.status != 200:
                 raise await self._refused(response, target, "latest")
             return await read(response, MANIFEST_LIMIT), response.headers.get("Link", "")
+
+    async def referrers(self, subject: Digest) -> bytes:
+        """The index of what is about a manifest, as it came; NotFound where the registry knows no referrers."""
+        target = Target("GET", self.url(f"referrers/{subject}"), self.scope)
+        async with self.transport.request(self.endpoint, target) as response:
+            if response.status != 200:
+                raise await self._refused(response, target, subject)
+            return await read(response, MANIFEST_LIMIT)
 
     async def small(self, descriptor: Descriptor) -> bytes:
         """A configuration, verified; Corrupt where it is something else, or too large for one."""

@@ -262,18 +262,25 @@ class Connection(asyncio.Protocol):
 
     async def _send_stream(self, reply: StreamReply, keep: bool, chunked: bool) -> None:
         headers = [*reply.headers, ("Content-Type", reply.content_type)]
+        chunked = chunked and reply.length is None
         if chunked:
             headers.append(("Transfer-Encoding", "chunked"))
-        if not keep or not chunked:
+        if reply.length is not None:
+            headers.append(("Content-Length", str(reply.length)))
+        if not keep or not (chunked or reply.length is not None):
             headers.append(("Connection", "close"))
+        left = reply.length
         try:
-            self._transport.write(self._application.heads.head(200, headers))
+            self._transport.write(self._application.heads.head(reply.status, headers))
             async for piece in reply.chunks:
                 if piece:
+                    left = None if left is None else left - len(piece)
                     self._transport.write(response.chunk(piece) if chunked else piece)
                     await self._flush()
             if chunked:
                 self._transport.write(response.LAST_CHUNK)
+            if left:
+                raise ConnectionAbortedError(f"a stream ended {left} bytes early")
         except HafenError as error:
             _log.warning("stream cut short: %s", error.message)
             raise ConnectionAbortedError(error.message) from error

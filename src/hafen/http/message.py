@@ -56,11 +56,13 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class StreamReply:
     """An answer that goes on: the head is sent at once, then each chunk as it comes. The iterator is closed at the end,
-    also where the client goes away."""
+    also where the client goes away. `length`, where it is known, is how many bytes come."""
 
     chunks: AsyncIterator[bytes]
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
+    status: int = 200
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 from hafen.errors import HafenError, NotFound, Unauthorized
 from hafen.http.message import Answer, Body, Head, Reply
 from hafen.http.response import Heads
-from hafen.registryd import authentication, blobs, errors, manifests, search, tokens
+from hafen.registryd import authentication, blobs, cached, errors, manifests, search, tokens
 from hafen.registryd.access import Identity, InsufficientScope
 from hafen.registryd.errors import Unsupported
+from hafen.registryd.proxies import whole_name
 from hafen.registryd.request import Parts, Request, parse_query, split
 
 Handler = Callable[[Request, Parts], Awaitable[Answer]]
@@ -46,8 +47,10 @@ class Registry:
 
     heads = Heads(("Docker-Distribution-Api-Version", "registry/2.0"), ("X-Content-Type-Options", "nosniff"))
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, prefix: str = "") -> None:
+        """With a prefix, a mirror: its clients say names without it."""
         self._parts = parts
+        self._prefix = prefix
 
     def refusal(self, status: int, message: str) -> Reply:
         return errors.failure(status, "UNKNOWN", message)
@@ -75,7 +78,8 @@ class Registry:
         path, _, query = head.target.partition("?")
         if path == authentication.PATH and head.method in ("GET", "POST"):
             service = parts.authentication
-            return await service.token(head.method, parse_query(query), head.headers, body, parts.in_thread)
+            asked = parse_query(query)
+            return await service.token(head.method, asked, head.headers, body, parts.in_thread, self._space(asked))
         who = await parts.authentication.identify(head.headers, parts.in_thread)
         if unquote(path) in _PAGES:
             return await self._page(head, unquote(path), parse_query(query), who)
@@ -87,14 +91,30 @@ class Registry:
         if route is None:
             raise Unsupported(f"the operation is unsupported: {head.method} {path}")
         handler, action = route
+        name = whole_name(self._space(values), name)
         parts.access.require(who, name, action)
-        return await handler(Request(head.method, name, kind, rest, values, head.headers, body, who), parts)
+        request = Request(head.method, name, kind, rest, values, head.headers, body, who)
+        if parts.cache is not None and parts.cache.proxy(name) is not None:
+            return await cached.answer(parts.cache, request, parts, handler)
+        return await handler(request, parts)
+
+    def _space(self, query: dict[str, list[str]]) -> str:
+        """The prefix of the names in a request: this mirror's, or what containerd says as `ns`. NotFound for one that
+        is not cached here, rather than what may be here under that name by chance."""
+        cache = self._parts.cache
+        wanted = query.get("ns", [""])[0]
+        if self._prefix or not wanted or cache is None:
+            return self._prefix
+        if wanted not in [proxy.prefix for proxy in cache.proxies]:
+            raise NotFound(f"{wanted} is not cached here")
+        return wanted
 
     def _challenge(self, head: Head, error: Unauthorized) -> tuple[str, str]:
         """What would help: a token for the scope that this request takes."""
         bearer = head.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
         kind = "insufficient_scope" if isinstance(error, InsufficientScope) else "invalid_token" if bearer else ""
-        return self._parts.authentication.challenge(head.headers, _scope(head), kind)
+        asked = parse_query(head.target.partition("?")[2])
+        return self._parts.authentication.challenge(head.headers, _scope(head), kind, asked.get("ns", [""])[0])
 
     async def _page(self, head: Head, path: str, query: dict[str, list[str]], who: Identity) -> Answer:
         """What belongs to no repository. Where names are asked for, all but the ping take one."""
@@ -115,7 +135,7 @@ class Registry:
         if path == "/v1/_ping":
             return search.PING
         if path == "/metrics":
-            return parts.metrics.page(parts.rows, parts.collector)
+            return parts.metrics.page(parts.rows, parts.collector, parts.cache)
         return Reply(200, b"{}", "application/json")
 
 

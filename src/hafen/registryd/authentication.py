@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from hafen.errors import InvalidArgument, Unauthorized
 from hafen.http.message import Body, Headers, Reply
@@ -69,9 +69,11 @@ class Authentication:
             return self._bearer(value.strip())
         return (await self._basic(headers, in_thread)).identity
 
-    def challenge(self, headers: Headers, scope: str, error: str) -> tuple[str, str]:
-        """The header of a refusal: where to get a token, and what for. RFC 6750, section 3."""
-        words = [f'realm="{self._base(headers)}{PATH}"', f'service="{SERVICE}"']
+    def challenge(self, headers: Headers, scope: str, error: str, space: str = "") -> tuple[str, str]:
+        """The header of a refusal: where to get a token, and what for; RFC 6750, section 3. `space` is the registry
+        that the names are of, which the token service has to know too."""
+        query = f"?{urlencode({'ns': space})}" if space else ""
+        words = [f'realm="{self._base(headers)}{PATH}{query}"', f'service="{SERVICE}"']
         words += [f'scope="{scope}"'] if scope else []
         words += [f'error="{error}"'] if error else []
         return "WWW-Authenticate", f"Bearer {','.join(words)}"
@@ -121,15 +123,22 @@ class Authentication:
     # The token service
 
     async def token(
-        self, method: str, query: Mapping[str, list[str]], headers: Headers, body: Body, in_thread: InThread
+        self,
+        method: str,
+        query: Mapping[str, list[str]],
+        headers: Headers,
+        body: Body,
+        in_thread: InThread,
+        prefix: str,
     ) -> Reply:
-        """Answer a request for a token: InvalidArgument for what is none, Unauthorized for wrong credentials."""
+        """Answer a request for a token: InvalidArgument for what is none, Unauthorized for wrong credentials. `prefix`
+        is what the names in it lack."""
         if not self._access.asks:
             raise InvalidArgument("this registry asks nobody for a name")
         if method == "GET":
             proof = await self._basic(headers, in_thread)
             refresh = self._refresh(proof) if query.get("offline_token") == ["true"] else ""
-            return self._given(proof, query.get("service", []), query.get("scope", []), refresh)
+            return self._given(proof, query, refresh, prefix)
         form = _form(await body.read(_MAX_FORM))
 
         def first(name: str) -> str:
@@ -146,13 +155,14 @@ class Authentication:
             refresh = self._refresh(proof) if first("access_type") == "offline" else ""
         else:
             raise InvalidArgument("unsupported grant_type: password and refresh_token are known")
-        return self._given(proof, form.get("service", []), form.get("scope", []), refresh)
+        return self._given(proof, form, refresh, prefix)
 
-    def _given(self, proof: _Proof, service: list[str], scopes: list[str], refresh: str) -> Reply:
+    def _given(self, proof: _Proof, asked: Mapping[str, list[str]], refresh: str, prefix: str) -> Reply:
+        service = asked.get("service", [])
         if service not in ([], [""], [SERVICE]):
             raise InvalidArgument(f"the service here is {SERVICE}, not {service[0]!r}")
         now = int(time.time())
-        wanted = tokens.parse_scopes(scopes)
+        wanted = tokens.parse_scopes(asked.get("scope", []), prefix)
         granted = [found for one in wanted if (found := self._granted(proof.identity, one)) is not None]
         token = tokens.sign(self._payload(proof, tokens.ACCESS, now, LIFETIME, granted), self._key)
         answer = {

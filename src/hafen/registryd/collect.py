@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hafen.registryd.expiry import Expiry
 from hafen.registryd.rows import Rows
 from hafen.registryd.store import Blobs
 from hafen.registryd.uploads import Uploads
@@ -92,15 +91,14 @@ class Collector:
         """Whether a manifest that was last pushed then may wait for an index that is about to need it."""
         return max(since, self._renewed.get((repository, digest), 0.0)) >= time.time() - self._limits.grace
 
-    async def run(self, in_thread: InThread, expiry: Expiry | None = None) -> None:
-        """Collect again and again. A sweep that fails is told in the log, and the next one tries again."""
-        due = 0.0
+    async def run(self, in_thread: InThread, chores: Sequence[Callable[[], Awaitable[object]]] = ()) -> None:
+        """Collect again and again, each time after the chores, which may make something needless. What fails is told in
+        the log, and tried again the next time."""
         while True:
             await asyncio.sleep(self._limits.interval)
             try:
-                if expiry and expiry.has_rules and time.monotonic() >= due:
-                    due = time.monotonic() + self._limits.retention
-                    await expiry.perform()
+                for chore in chores:
+                    await chore()
                 await self.collect(in_thread)
             except Exception:
                 self.failed += 1

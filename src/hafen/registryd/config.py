@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from hafen.errors import InvalidArgument
-from hafen.registryd import quotas, webhooks
+from hafen.registryd import proxies, quotas, webhooks
 from hafen.registryd.access import Access, parse_rules
 from hafen.registryd.collect import Limits
 from hafen.registryd.passwords import Passwords, parse_htpasswd
+from hafen.registryd.proxies import Proxy
 from hafen.registryd.retention import Rule
 from hafen.registryd.retention import parse as parse_retention
 from hafen.registryd.webhooks import Hook
 
 DEFAULT_ADDRESS = "127.0.0.1:5000"
 DEFAULT_ROOT = "/var/lib/hafen/registry"
+CERTIFICATES = ("/etc/hafen/certs.d", "/etc/docker/certs.d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Config:
     retention: Sequence[Rule] = ()
     quotas: Mapping[str, int] = field(default_factory=dict)  # bytes by prefix
     webhooks: Sequence[Hook] = ()
+    proxies: Sequence[Proxy] = ()
+    certificates: tuple[str, ...] = ()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,6 +92,10 @@ def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
     add("--quota", action="append", default=[], metavar="PREFIX=SIZE", help="team=20g; * is everything; repeatable")
     add("--webhook", action="append", default=[], metavar="URL[,OPTION...]",
         help="tell of changes: events=push+delete, secret-file=FILE; repeatable")  # fmt: skip
+    add("--proxy", action="append", default=[], metavar="PREFIX=URL[,OPTION...]",
+        help="cache another registry as PREFIX/...: username=, password-file=, ttl=5m, keep=30d, limit=50g, "
+        "mirror=HOST:PORT; repeatable")  # fmt: skip
+    add("--registry-certs", action="append", metavar="DIR", help="where <host:port>/ca.crt of other registries are")
     flags = parser.parse_args(arguments)
     if bool(flags.tls_cert) != bool(flags.tls_key):
         raise InvalidArgument("TLS needs --tls-cert and --tls-key")
@@ -100,6 +108,7 @@ def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
         flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.url.rstrip("/"), flags.htpasswd, flags.rules,
         not flags.no_delete, limits, _retention(flags.retention), quotas.parse(flags.quota),
         [webhooks.parse(word, _text) for word in flags.webhook],
+        proxies.parse(flags.proxy, _text), tuple(flags.registry_certs or CERTIFICATES),
     )  # fmt: skip
 
 

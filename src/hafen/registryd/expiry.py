@@ -20,15 +20,19 @@ log = logging.getLogger(__name__)
 
 
 class Expiry:
-    """Loop thread. `fresh` says of a manifest, by when it was pushed, whether an index may be about to need it."""
+    """Loop thread. `fresh` says of a manifest, by when it was pushed, whether an index may be about to need it. The
+    interval is in seconds."""
 
     def __init__(
-        self, rows: Rows, webhooks: Webhooks, rules: Iterable[Rule], fresh: Callable[[str, Digest, float], bool]
-    ) -> None:
+        self, rows: Rows, webhooks: Webhooks, rules: Iterable[Rule], fresh: Callable[[str, Digest, float], bool],
+        interval: float,
+    ) -> None:  # fmt: skip
         self._rows = rows
         self._webhooks = webhooks
         self._rules = tuple(rules)
         self._fresh = fresh
+        self._interval = interval
+        self._due = 0.0
 
     async def preview(self, rules: Iterable[Rule] | None = None) -> list[Step]:
         """What would be removed now, by other rules where some are given. Conflict where there are none at all."""
@@ -49,9 +53,11 @@ class Expiry:
             done += steps
         return done
 
-    @property
-    def has_rules(self) -> bool:
-        return bool(self._rules)
+    async def perform_when_due(self) -> None:
+        """For whoever asks often: no more often than the interval says."""
+        if self._rules and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._interval
+            await self.perform()
 
     def _chosen(self, rules: Iterable[Rule] | None) -> tuple[Rule, ...]:
         chosen = self._rules if rules is None else tuple(rules)
@@ -64,7 +70,8 @@ class Expiry:
         last = ""
         while names := self._rows.repositories(last, _PAGE):
             for name in names:
-                yield self._rows.inventory(name, self._fresh)
+                if not self._rows.is_cache(name):
+                    yield self._rows.inventory(name, self._fresh)
                 await asyncio.sleep(0)
             last = names[-1]
 

@@ -112,7 +112,7 @@ async def tags(request: Request, parts: Parts) -> Answer:
     last, limit = request.page(_ALL_TAGS)
     found = parts.rows.tags(request.name, last, limit + 1)
     names, more = found[:limit], len(found) > limit > 0
-    link = _next(f"/v2/{request.name}/tags/list", names, limit) if more else ()
+    link = next_page(f"/v2/{request.name}/tags/list", names, limit) if more else ()
     return _json({"name": request.name, "tags": names}, headers=link)
 
 
@@ -124,7 +124,7 @@ async def catalogue(query: dict[str, list[str]], who: Identity, parts: Parts) ->
         names += [name for name in found if parts.access.grants(who, name, "pull")]
         last = found[-1]
     more = len(names) > limit > 0
-    link = _next("/v2/_catalog", names[:limit], limit) if more else ()
+    link = next_page("/v2/_catalog", names[:limit], limit) if more else ()
     return _json({"repositories": names[:limit]}, headers=link)
 
 
@@ -152,7 +152,8 @@ def _descriptor(stored: Stored) -> dict[str, object]:
     return {**descriptor, "annotations": annotations} if annotations else descriptor
 
 
-def _next(path: str, names: list[str], limit: int) -> Headers:
+def next_page(path: str, names: list[str], limit: int) -> Headers:
+    """The header that tells where a listing goes on."""
     return (_link(path, {"last": names[-1], "n": str(limit)}),)
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hafen.http.message import Answer, Body, FileReply, Head, Reply
+from hafen.http.message import Answer, Body, Head, HijackReply, Reply
 from hafen.registryd.collect import Collector
 from hafen.registryd.rows import Rows
+
+if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+    from hafen.registryd.cache import Cache
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS: Final = frozenset(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"))  # others could be any number of words
@@ -34,14 +37,15 @@ class Metrics:
 
     def answered(self, head: Head, answer: Answer) -> None:
         """Bytes count as sent when the answer begins: whether all of a file went out is not known here."""
-        if isinstance(answer, (Reply, FileReply)):
-            self._requests[head.method if head.method in _METHODS else "other", answer.status] += 1
-            self._sent += answer.length if isinstance(answer, FileReply) else len(answer.body)
+        if isinstance(answer, HijackReply):
+            return
+        self._requests[head.method if head.method in _METHODS else "other", answer.status] += 1
+        self._sent += len(answer.body) if isinstance(answer, Reply) else answer.length or 0
 
-    def page(self, rows: Rows, collector: Collector) -> Reply:
-        return Reply(200, "".join(self._lines(rows, collector)).encode(), CONTENT_TYPE)
+    def page(self, rows: Rows, collector: Collector, cache: Cache | None) -> Reply:
+        return Reply(200, "".join(self._lines(rows, collector, cache)).encode(), CONTENT_TYPE)
 
-    def _lines(self, rows: Rows, collector: Collector) -> Iterator[str]:
+    def _lines(self, rows: Rows, collector: Collector, cache: Cache | None) -> Iterator[str]:
         yield _head("requests_total", "counter", "Requests answered, by method and status.")
         for (method, status), count in sorted(self._requests.items()):
             yield f'hafen_registry_requests_total{{method="{method}",code="{status}"}} {count}\n'
@@ -59,6 +63,8 @@ class Metrics:
             ("collections_total", "counter", "Garbage collections that came to their end.", collector.collections),
             ("collections_failed_total", "counter", "Garbage collections that failed.", collector.failed),
             ("collected_blobs_total", "counter", "Blobs that garbage collection removed.", collector.removed),
+            ("fetched_bytes_total", "counter", "Bytes of blobs of other registries.", cache.fetched if cache else 0),
+            ("stale_total", "counter", "Tags given out that could not be revalidated.", cache.stale if cache else 0),
         ):
             yield f"{_head(name, kind, text)}hafen_registry_{name} {value}\n"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from hafen.errors import InvalidArgument
@@ -28,6 +28,9 @@ from hafen.spec import digest as digests
 from hafen.spec import reference
 from hafen.spec.digest import Digest
 from hafen.storage.collect import Leases
+
+if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+    from hafen.registryd.cache import Cache
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class Parts:
     quotas: Quotas
     webhooks: Webhooks
     metrics: Metrics
+    cache: Cache | None = None
     may_delete: bool = True
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:

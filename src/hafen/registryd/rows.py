@@ -115,7 +115,23 @@ CREATE TRIGGER tag_removed AFTER DELETE ON tags BEGIN
 END;
 """
 
-MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _TOKENS, _UNTAGGED)
+_CACHED = """
+ALTER TABLE repositories ADD COLUMN upstream TEXT;  -- URL of the registry that it is a cache of; NULL: pushed here
+ALTER TABLE links ADD COLUMN used_at REAL;          -- these three only in caches
+ALTER TABLE manifests ADD COLUMN used_at REAL;
+ALTER TABLE tags ADD COLUMN checked_at REAL;        -- when the other registry last said so
+CREATE TABLE expected (
+    repository INTEGER NOT NULL,
+    manifest TEXT NOT NULL,
+    digest TEXT NOT NULL,                      -- of a blob that a cached manifest needs, fetched when it is asked for
+    size INTEGER NOT NULL,                     -- bytes
+    PRIMARY KEY (repository, digest, manifest),
+    FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX expected_manifest ON expected (repository, manifest);
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _TOKENS, _UNTAGGED, _CACHED)
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
 
@@ -156,7 +172,8 @@ class Totals:
 
 
 # A prefix (?1) covers the name itself and what is below it; `0` is the character after `/`. Empty covers everything.
-_UNDER = "(?1 = '' OR name = ?1 OR (name > ?1 || '/' AND name < ?1 || '0'))"
+# Caches have limits of their own.
+_UNDER = "(upstream IS NULL AND (?1 = '' OR name = ?1 OR (name > ?1 || '/' AND name < ?1 || '0')))"
 
 
 class Rows:
@@ -195,6 +212,13 @@ class Rows:
 
     def exists(self, name: str) -> bool:
         return self._id(name) is not None
+
+    def is_cache(self, name: str) -> bool:
+        """Whether it holds what came from another registry, and may be incomplete."""
+        return (
+            self._database.row("SELECT 1 FROM repositories WHERE name = ? AND upstream IS NOT NULL", (name,))
+            is not None
+        )
 
     def repositories(self, last: str, limit: int) -> list[str]:
         """Names after `last`, in order, of those that hold a manifest."""
@@ -253,7 +277,8 @@ class Rows:
     def link(self, name: str, digest: Digest, size: int) -> None:
         with self._database.transaction():
             self._database.execute(
-                "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
+                "INSERT INTO links (repository, digest, size, linked_at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
                 (self._made(name), digest, size, time.time()),
             )
 
@@ -303,7 +328,8 @@ class Rows:
             repository = self._made(name)
             self.check(name, manifest)
             self._database.execute(
-                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) "
+                "INSERT INTO manifests (repository, digest, media_type, size, artifact_type, subject, annotations, "
+                "pushed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET pushed_at = excluded.pushed_at",
                 (
                     repository, digest, manifest.media_type, size, manifest.artifact_type, manifest.subject,
@@ -316,7 +342,7 @@ class Rows:
                 )
             for tag in tags:
                 self._database.execute(
-                    "INSERT INTO tags VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                    "INSERT INTO tags (repository, tag, manifest, pushed_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
                     "SET manifest = excluded.manifest, pushed_at = excluded.pushed_at",
                     (repository, tag, digest, now),
                 )
@@ -469,8 +495,9 @@ class Rows:
     def needless(self, before: float) -> list[tuple[str, Digest]]:
         """Links made before that time that no manifest of their repository needs, as (repository, digest)."""
         rows = self._database.query(
-            "SELECT name, digest FROM links JOIN repositories ON id = links.repository WHERE linked_at < ? AND NOT "
-            "EXISTS (SELECT 1 FROM needs WHERE needs.repository = links.repository AND needs.digest = links.digest)",
+            "SELECT name, digest FROM links JOIN repositories ON id = links.repository WHERE linked_at < ? "
+            "AND upstream IS NULL AND NOT EXISTS "
+            "(SELECT 1 FROM needs WHERE needs.repository = links.repository AND needs.digest = links.digest)",
             (before,),
         )
         return [(str(name), Digest(str(digest))) for name, digest in rows]

@@ -7,13 +7,15 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from hafen.errors import System
+from hafen.errors import Forbidden, System
 from hafen.http.server import Server
 from hafen.http.sockets import server_context, tcp_socket
 from hafen.registryd import admin, config, quotas
@@ -21,6 +23,7 @@ from hafen.registryd.accesstokens import AccessTokens, signing_key
 from hafen.registryd.admin import Admin
 from hafen.registryd.app import Registry
 from hafen.registryd.authentication import Authentication
+from hafen.registryd.cacherows import CacheRows
 from hafen.registryd.collect import BlobSweep, Collector, InThread, Sweep
 from hafen.registryd.config import Config
 from hafen.registryd.expiry import Expiry
@@ -33,6 +36,9 @@ from hafen.registryd.webhooks import Webhooks
 from hafen.spec.digest import Digest
 from hafen.storage.collect import Leases
 from hafen.storage.database import Database
+
+if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+    from hafen.registryd.cache import Cache
 
 THREADS = 16  # they wait for the disk, or hash
 
@@ -107,8 +113,10 @@ class Served:
         return found.port == self._port and found.hostname in self._names
 
     async def link(self, name: str, digest: Digest, size: int) -> None:
-        """A blob that is in the content store already becomes the repository's. NotFound, QuotaExceeded."""
+        """A blob that is in the content store already becomes the repository's. NotFound, Forbidden."""
         parts = self._parts
+        if parts.cache is not None and parts.cache.proxy(name) is not None:
+            raise Forbidden(f"{name} is cached from another registry: nothing can be pushed to it here")
         with parts.leases.operation() as lease:
             lease.hold(digest)
             await parts.in_thread(parts.blobs.sync, digest)
@@ -120,46 +128,74 @@ class Served:
 async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
     """The registry listens for the time of the block, and collects, and tells its webhooks."""
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
-    allowed, known = config.access(chosen), config.passwords(chosen)
     executor = ThreadPoolExecutor(THREADS, "registry")
     try:
-        uploads = Uploads(kept.root, kept.rows)
-        collector = Collector(kept.rows, uploads, kept.sweep, chosen.limits)
-        hooks = Webhooks(kept.rows, chosen.webhooks, "https" if context else "http")
-        expiry = Expiry(kept.rows, hooks, chosen.retention, collector.fresh)
-        issued = AccessTokens(kept.database)
-        key = signing_key(kept.database)
-        parts = Parts(
-            rows=kept.rows,
-            blobs=kept.blobs,
-            uploads=uploads,
-            collector=collector,
-            leases=kept.leases,
-            access=allowed,
-            authentication=Authentication(allowed, known, issued, key, chosen.url, context is not None),
-            access_tokens=issued,
-            expiry=expiry,
-            executor=executor,
-            quotas=quotas.Quotas(kept.rows, chosen.quotas),
-            webhooks=hooks,
-            metrics=Metrics(),
-            may_delete=chosen.may_delete,
-        )
-        sock = tcp_socket(chosen.address)
-        async with asyncio.TaskGroup() as tasks, Server(Registry(parts)) as server, Server(Admin(parts)) as private:
-            await server.listen(sock, context)
-            await private.listen(admin.listening(kept.root))
-            work = [tasks.create_task(collector.run(parts.in_thread, expiry)), tasks.create_task(hooks.run())]
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            parts = _parts(chosen, kept, executor, context is not None)
+            chores: list[Callable[[], Awaitable[object]]] = [parts.expiry.perform_when_due]
+            if parts.cache is not None:
+                await stack.enter_async_context(parts.cache)
+                chores.append(parts.cache.expire)
+            sock = tcp_socket(chosen.address)
             host, port = sock.getsockname()[:2]
-            _warn(host, context is not None, allowed.asks)
+            await (await stack.enter_async_context(Server(Registry(parts)))).listen(sock, context)
+            await (await stack.enter_async_context(Server(Admin(parts)))).listen(admin.listening(kept.root))
+            for proxy in chosen.proxies:
+                if proxy.mirror:
+                    mirror = await stack.enter_async_context(Server(Registry(parts, proxy.prefix)))
+                    await mirror.listen(tcp_socket(proxy.mirror), context)
+                    log.info("a mirror of %s is on %s", proxy.prefix, proxy.mirror)
+            for work in (parts.collector.run(parts.in_thread, chores), parts.webhooks.run()):
+                stack.callback(tasks.create_task(work).cancel)
+            _warn(host, context is not None, parts.access.asks)
             log.info("listening on %s port %d", host, port)
-            try:
-                yield Served(parts, host, port)
-            finally:
-                for task in work:
-                    task.cancel()
+            yield Served(parts, host, port)
     finally:
         executor.shutdown()
+
+
+def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool) -> Parts:
+    rows, limits = kept.rows, chosen.limits
+    uploads = Uploads(kept.root, rows)
+    collector = Collector(rows, uploads, kept.sweep, limits)
+    hooks = Webhooks(rows, chosen.webhooks, "https" if tls else "http")
+    issued = AccessTokens(kept.database)
+    allowed = config.access(chosen)
+    key = signing_key(kept.database)
+    return Parts(
+        rows=rows,
+        blobs=kept.blobs,
+        uploads=uploads,
+        collector=collector,
+        leases=kept.leases,
+        access=allowed,
+        authentication=Authentication(allowed, config.passwords(chosen), issued, key, chosen.url, tls),
+        access_tokens=issued,
+        expiry=Expiry(rows, hooks, chosen.retention, collector.fresh, limits.retention),
+        executor=executor,
+        quotas=quotas.Quotas(rows, chosen.quotas),
+        webhooks=hooks,
+        metrics=Metrics(),
+        cache=_cache(chosen, kept, executor),
+        may_delete=chosen.may_delete,
+    )
+
+
+def _cache(chosen: Config, kept: Kept, executor: ThreadPoolExecutor) -> Cache | None:
+    cached = CacheRows(kept.database)
+    cached.settle({proxy.prefix: proxy.url for proxy in chosen.proxies})
+    if not chosen.proxies:
+        return None
+    from hafen.registryd.cache import Cache
+
+    def in_thread(function: Callable[..., object], *arguments: object) -> Awaitable[object]:
+        return asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+    agent = f"hafen-registry/{version('hafen')}"
+    return Cache(
+        chosen.proxies, chosen.certificates, agent, kept.root, kept.rows, cached, kept.blobs, kept.leases, in_thread
+    )
 
 
 def _warn(host: str, tls: bool, asks: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from hafen.registryd.access import ACTIONS, Claims, Grant
+from hafen.registryd.proxies import whole_name
 from hafen.spec import reference
 
 ACCESS, REFRESH = "access", "refresh"
@@ -68,8 +69,9 @@ def verified(token: str, key: bytes, use: str, audience: str, now: float) -> Pay
     return payload if good else None
 
 
-def parse_scopes(words: list[str]) -> list[Resource]:
+def parse_scopes(words: list[str], prefix: str = "") -> list[Resource]:
     """Of `repository:team/app:pull,push registry:catalog:*` words; what cannot be read is left out, and so not granted.
+    `prefix` is what the names of repositories lack.
 
     https://distribution.github.io/distribution/spec/auth/scope/
     """
@@ -78,7 +80,8 @@ def parse_scopes(words: list[str]) -> list[Resource]:
         kind, _, rest = word.partition(":")
         name, colon, actions = rest.rpartition(":")
         if colon and (kind == "registry" or (kind == "repository" and reference.is_path(name))):
-            found.append(Resource(kind, name, actions.split(",")))
+            whole = whole_name(prefix, name) if kind == "repository" else name
+            found.append(Resource(kind, whole, actions.split(",")))
     return found
 
 

@@ -1,0 +1,71 @@
+"""Requests for names of other registries: what is missing is fetched first, the rest goes as for what was pushed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from hafen.errors import Forbidden
+from hafen.http.message import Answer, Reply, StreamReply
+from hafen.registryd import blobs, manifests
+from hafen.registryd.request import Parts, Request
+
+if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+    from hafen.registryd.cache import Cache
+
+Handler = Callable[[Request, Parts], Awaitable[Answer]]
+
+
+async def answer(cache: Cache, request: Request, parts: Parts, handler: Handler) -> Answer:
+    """Forbidden for what would push."""
+    if request.method == "DELETE" and request.kind != "uploads":
+        return await handler(request, parts)  # of what is cached; it may come again
+    if request.method not in ("GET", "HEAD") or request.kind == "uploads":
+        proxy = cache.proxy(request.name)
+        raise Forbidden(f"{request.name} is cached from {proxy.url if proxy else ''}: nothing can be pushed to it here")
+    if request.kind == "manifests":
+        await cache.freshen(request.name, request.rest if ":" not in request.rest else request.digest())
+    elif request.kind == "blobs":
+        return await _blob(cache, request, parts)
+    elif request.kind == "tags" and request.rest == "list":
+        return _tags(request, await cache.tags(request.name))
+    elif request.kind == "referrers":
+        found = await cache.referrers(request.name, request.digest())
+        if found is not None:
+            return Reply(200, found, "application/vnd.oci.image.index.v1+json")
+    return await handler(request, parts)
+
+
+async def _blob(cache: Cache, request: Request, parts: Parts) -> Answer:
+    digest = request.digest()
+    if cache.have(request.name, digest, lambda holder: parts.access.grants(request.who, holder, "pull")):
+        return await blobs.get(request, parts)
+    headers: tuple[tuple[str, str], ...] = (
+        ("Docker-Content-Digest", digest),
+        ("ETag", f'"{digest}"'),
+        ("Accept-Ranges", "bytes"),
+    )
+    if request.method == "HEAD":
+        return Reply(200, b"", blobs.OCTETS, headers, length=await cache.size(request.name, digest))
+    download = await cache.download(request.name, digest)
+    await download.wait_begun()
+    wanted = blobs.byte_range(request.headers.get("range", ""), download.size)
+    if wanted is None:
+        return StreamReply(download.read(0, download.size), blobs.OCTETS, headers, length=download.size)
+    first, count = wanted
+    headers = (*headers, ("Content-Range", f"bytes {first}-{first + count - 1}/{download.size}"))
+    return StreamReply(download.read(first, count), blobs.OCTETS, headers, 206, count)
+
+
+def _tags(request: Request, found: list[str]) -> Answer:
+    last, limit = request.page(len(found))
+    names = [name for name in sorted(found, key=_order) if not last or _order(name) > _order(last)]
+    link = manifests.next_page(f"/v2/{request.name}/tags/list", names[:limit], limit) if len(names) > limit > 0 else ()
+    body = json.dumps({"name": request.name, "tags": names[:limit]}).encode() + b"\n"
+    return Reply(200, body, "application/json", link)
+
+
+def _order(tag: str) -> tuple[str, str]:
+    """The specification's: letters count alike in both cases."""
+    return tag.lower(), tag
