@@ -130,25 +130,30 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
     executor = ThreadPoolExecutor(THREADS, "registry")
     try:
+        # What can go wrong comes before the task group, which would wrap it.
+        parts = _parts(chosen, kept, executor, context is not None)
+        doors = [(Registry(parts), tcp_socket(chosen.address), context)]
+        doors += [
+            (Registry(parts, one.prefix), tcp_socket(one.mirror), context) for one in chosen.proxies if one.mirror
+        ]
+        private = admin.listening(kept.root)
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            parts = _parts(chosen, kept, executor, context is not None)
             chores: list[Callable[[], Awaitable[object]]] = [parts.expiry.perform_when_due]
             if parts.cache is not None:
                 await stack.enter_async_context(parts.cache)
                 chores.append(parts.cache.expire)
-            sock = tcp_socket(chosen.address)
-            host, port = sock.getsockname()[:2]
-            await (await stack.enter_async_context(Server(Registry(parts)))).listen(sock, context)
-            await (await stack.enter_async_context(Server(Admin(parts)))).listen(admin.listening(kept.root))
-            for proxy in chosen.proxies:
-                if proxy.mirror:
-                    mirror = await stack.enter_async_context(Server(Registry(parts, proxy.prefix)))
-                    await mirror.listen(tcp_socket(proxy.mirror), context)
-                    log.info("a mirror of %s is on %s", proxy.prefix, proxy.mirror)
+            for application, sock, tls in doors:
+                await (await stack.enter_async_context(Server(application))).listen(sock, tls)
+            await (await stack.enter_async_context(Server(Admin(parts)))).listen(private)
             for work in (parts.collector.run(parts.in_thread, chores), parts.webhooks.run()):
                 stack.callback(tasks.create_task(work).cancel)
+            host, port = doors[0][1].getsockname()[:2]
             _warn(host, context is not None, parts.access.asks)
+            for proxy in chosen.proxies:
+                log.info(
+                    "%s/... is %s%s", proxy.prefix, proxy.url, f", mirrored on {proxy.mirror}" if proxy.mirror else ""
+                )
             log.info("listening on %s port %d", host, port)
             yield Served(parts, host, port)
     finally:

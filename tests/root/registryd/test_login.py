@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,16 +112,16 @@ def test_skopeo(pushed: str, ci: str, tmp_path: Path) -> None:
 
 
 def test_podman(pushed: str, ci: str, tmp_path: Path) -> None:
-    stores = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
-    (tmp_path / "auth.json").write_text("{}")
     environment = {**os.environ, "REGISTRY_AUTH_FILE": f"{tmp_path}/auth.json"}
+    (tmp_path / "auth.json").write_text("{}")
+    with tempfile.TemporaryDirectory(prefix="hafen-") as folder:  # podman wants a short name
+        stores = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
 
-    def podman(*arguments: str, stdin: str = "") -> str:
-        return subprocess.run(
-            ["podman", *stores, *arguments], input=stdin, stdout=subprocess.PIPE, text=True, check=True, env=environment
-        ).stdout
+        def podman(*arguments: str, stdin: str = "") -> None:
+            command = ["podman", *stores, *arguments]
+            subprocess.run(command, input=stdin, stdout=subprocess.PIPE, text=True, check=True, env=environment)
 
-    podman("pull", "--tls-verify=false", f"{pushed}/public/app:v1")
-    podman("login", "--tls-verify=false", "-u", "ci", "--password-stdin", pushed, stdin=ci)
-    podman("push", "--tls-verify=false", f"{pushed}/public/app:v1", f"{pushed}/public/by-podman:v1")
-    podman("rmi", "-a", "-f")
+        podman("pull", "--tls-verify=false", f"{pushed}/public/app:v1")
+        podman("login", "--tls-verify=false", "-u", "ci", "--password-stdin", pushed, stdin=ci)
+        podman("push", "--tls-verify=false", f"{pushed}/public/app:v1", f"{pushed}/public/by-podman:v1")
+        podman("rmi", "-a", "-f")

@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -132,3 +133,15 @@ def test_tls(tmp_path: Path) -> None:
 def test_a_second_registry_on_one_root_is_refused(tmp_path: Path) -> None:
     with RegistryProcess(tmp_path), pytest.raises(AssertionError, match=re.escape("is in use")):
         RegistryProcess(tmp_path)
+
+
+def test_an_address_that_is_taken_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with RegistryProcess(tmp_path / "a") as process:
+        refused = subprocess.run(
+            [sys.executable, "-I", "-m", "hafen.registryd.main", "--addr", f"127.0.0.1:{process.port}", "--root",
+             str(tmp_path / "b")], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"hafen registry: cannot listen on tcp://127.0.0.1:{process.port}: Address already in use"
+    ]
