@@ -3,6 +3,7 @@
 import pytest
 
 from hafen.engine.services import AttachOptions
+from hafen.engine.volumerecords import Removal
 from hafen.errors import NotFound
 from hafen.spec.filters import Filters
 from hafen.spec.wire.container import CreateRequest, CreateResponse
@@ -53,7 +54,7 @@ class Volumes:
     def __init__(self) -> None:
         self.asked: list[dict[str, tuple[str, ...]]] = []
 
-    async def prune(self, filters: Filters) -> VolumePruneResponse:
+    async def prune(self, filters: Filters, how: Removal) -> VolumePruneResponse:
         self.asked.append(dict(filters.fields))
         return VolumePruneResponse()
 

@@ -38,6 +38,8 @@ class DaemonConfig:
     labels: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = field(default_factory=dict)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    plugin_sockets: str = "/run/docker/plugins"
+    plugin_specs: tuple[str, ...] = ("/etc/docker/plugins", "/usr/lib/docker/plugins")
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_certs: tuple[str, ...] = ("/etc/hafen/certs.d", "/etc/docker/certs.d")
@@ -75,6 +77,8 @@ _FILE_KEYS = {
     "labels": "labels",
     "runtimes": "runtimes",
     "cdi-spec-dirs": "cdi_spec_dirs",
+    "plugin-sockets": "plugin_sockets",
+    "plugin-specs": "plugin_specs",
     "registry-mirrors": "registry_mirrors",
     "insecure-registries": "insecure_registries",
     "registry-certs": "registry_certs",
@@ -229,6 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--storage-driver", "-s", metavar="NAME")
     add_flags(add)
     add("--cgroup-parent", metavar="PATH")
+    add("--plugin-sockets", metavar="DIR", help="where plug-ins' sockets are")
+    add("--plugin-spec-dir", dest="plugin_specs", action="append", metavar="DIR", help="where plug-ins' files are")
     add("--cdi-spec-dir", dest="cdi_spec_dirs", action="append", metavar="DIR", help="where CDI specifications are")
     add("--registry-mirror", dest="registry_mirrors", action="append", metavar="URL", help="asked first for docker.io")
     add("--insecure-registry", dest="insecure_registries", action="append", metavar="HOST", help="HTTP is accepted")

@@ -46,6 +46,7 @@ from hafen.engine.stats import Stats
 from hafen.engine.stop import Stopper
 from hafen.engine.system import System
 from hafen.engine.update import Updater
+from hafen.engine.volumemounts import VolumeMounts
 from hafen.engine.volumes import Volumes
 from hafen.errors import InvalidArgument
 from hafen.kernel import cgroup
@@ -60,7 +61,10 @@ from hafen.spec.wire.hostconfig import LogConfig
 from hafen.storage.content import LocalContent
 from hafen.storage.database import Database
 from hafen.storage.overlay import OverlaySnapshotter
+from hafen.storage.plugin import Places
 from hafen.storage.snapshot import Snapshotter
+from hafen.storage.volumeplugin import PluginDrivers
+from hafen.storage.volumes import LocalDrivers, LocalVolumes
 
 if TYPE_CHECKING:  # what it is made of is imported where there is one
     from hafen.daemon.registry import EngineRegistry
@@ -120,6 +124,7 @@ class Stores:
     events: Events
     containers: Containers
     snapshots: Snapshotter
+    scope: Scope
     volumes: Volumes
     images: Images
     registries: Registries
@@ -193,14 +198,19 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
     def users_of_image(identity: str) -> Sequence[ImageUser]:
         return [ImageUser(one.id, one.alive) for one in containers if one.record.uses_image(identity)]
 
-    volumes = Volumes(database, paths.volumes, events, users_of_volume, new_id, time.time_ns)
+    scope = Scope()
+    plugins = PluginDrivers(Places(config.plugin_sockets, tuple(config.plugin_specs)))
+    drivers = LocalDrivers(LocalVolumes(paths.volumes), plugins=plugins)
+    mounts = VolumeMounts(database, drivers, scope)
+    volumes = Volumes(database, drivers, mounts, events, users_of_volume, new_id, time.time_ns)
     volumes.load()
     content = LocalContent(f"{config.data_root}/content")
     store = ImageStore(database, content, snapshots, events.publish, platform.of_machine(os.uname().machine))
     rules = Rules(config.registry_mirrors, config.insecure_registries, config.registry_certs)
     registries = Registries(store, rules, f"hafen/{metadata.version('hafen')}")
     return Stores(
-        database, paths, events, containers, snapshots, volumes, Images(store, users_of_image), registries,
+        database, paths, events, containers, snapshots, scope, volumes,
+        Images(store, users_of_image), registries,
         engine_registry(config, store, registries),
     )  # fmt: skip
 
@@ -238,7 +248,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
     members = Members(containers, shims, paths)
     networks = _networks(config, kept, members)
-    scope = Scope()
+    scope = kept.scope
     mounting = Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)
     remover = Remover(database, containers, snapshots, volumes, events, paths, logs)
@@ -250,7 +260,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     execs = Execs(containers, exec_rows, events, host, scope)
     health = HealthChecks(containers, execs, events, scope)
     containers.on_transit = health.follow
-    listing = Listing(containers, images, snapshots, paths)
+    listing = Listing(containers, images, snapshots, volumes.source)
     creator = Creator(
         database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS,
         hierarchy.has,
@@ -261,7 +271,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         stop=Stopper(containers, starter, exits, events),
         remove=remover,
         listing=listing,
-        inspect=Inspector(containers, execs, networks, logs, snapshots, events, paths),
+        inspect=Inspector(containers, execs, networks, logs, snapshots, events, paths, volumes.source),
         update=Updater(containers, events, host),
         stats=Stats(containers, hierarchy, host, paths, scope),
         attach=Attacher(containers, events, logs),
@@ -282,8 +292,8 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         fsck=Fsck(images.store, containers, volumes, paths, kept.registries),
     )  # fmt: skip
     recovery = Recovery(
-        containers, exec_rows, execs, health, snapshots, networks, mounting, remover, starter, exits, shims, images,
-        hierarchy, paths, scope,
+        containers, exec_rows, execs, health, snapshots, networks, mounting, volumes, remover, starter, exits, shims,
+        images, hierarchy, paths, scope,
     )  # fmt: skip
     return Engine(
         services, recovery, shims, scope, exits, health, events, networks, snapshots, database, hierarchy,

@@ -11,14 +11,15 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from hafen.engine.events import Events
 from hafen.engine.feed import consume, produce
 from hafen.engine.mounting import Mounting
-from hafen.engine.records import Container, Containers
+from hafen.engine.records import Container, Containers, Record
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.kernel import fs
 from hafen.runtime import identity
@@ -154,16 +155,23 @@ class Copier:
 
     async def stat(self, ref: str, path: str) -> PathStat:
         container = self.containers.find(ref)
-        view = self._view(container)
-        with _explained(path, ref), view.place(_absolute(path), follow=_must_be_directory(path)) as place:
-            return _stat(place, path)
+        async with self._viewed(container) as view:
+            with _explained(path, ref), view.place(_absolute(path), follow=_must_be_directory(path)) as place:
+                return _stat(place, path)
 
     async def get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         found = await self.stat(ref, path)
         container = self.containers.find(ref)
-        view = self._view(container)
         self.events.publish("container", "archive-path", container.id, container.event_attributes())
-        return found, produce(lambda: pack.joined(_packed(view, path)))
+        return found, self._packed(container, path)
+
+    async def _packed(self, container: Container, path: str) -> AsyncGenerator[bytes]:
+        async with (
+            self._viewed(container) as view,
+            aclosing(produce(lambda: pack.joined(_packed(view, path)))) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
 
     async def put(
         self,
@@ -174,10 +182,9 @@ class Copier:
         copy_uid_gid: bool = False,
     ) -> None:
         container = self.containers.find(ref)
-        view = self._view(container)
         user = container.record.config.user if copy_uid_gid else ""
 
-        def work(chunks: Iterator[bytes]) -> None:
+        def work(view: View, chunks: Iterator[bytes]) -> None:
             with _explained(path, ref):
                 owner = _owner(view, user) if user else None
                 with view.place(_absolute(path), write=True) as place:
@@ -185,7 +192,8 @@ class Copier:
                         raise System(place.refusal)
                     _unpack(place, _Rules(_absolute(path), no_overwrite_dir_non_dir, owner), chunks)
 
-        await consume(archive, work)
+        async with self._viewed(container) as view:
+            await consume(archive, partial(work, view))
         self.events.publish("container", "extract-to-dir", container.id, container.event_attributes())
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
@@ -203,16 +211,35 @@ class Copier:
         self.events.publish("container", "export", container.id, container.event_attributes())
         return produce(lambda: pack.joined(packed()))
 
-    def _view(self, container: Container) -> View:
+    @asynccontextmanager
+    async def _viewed(self, container: Container) -> AsyncIterator[View]:
+        """The container's tree, with the volumes of a stopped one mounted meanwhile."""
+        pid = container.status.pid if container.status.state in (State.RUNNING, State.PAUSED) else 0
+        async with AsyncExitStack() as undo:
+            volumes = await self._volumes(container.record, None if pid else undo)
+            yield self._view(container, pid, volumes)
+
+    async def _volumes(self, record: Record, undo: AsyncExitStack | None) -> dict[str, str]:
+        """Paths of its volumes by destination; mounted until `undo`, where one is given."""
+        volumes, found = self.mounting.volumes, {}
+        for point in record.mounts:
+            if point.type == "volume" and not point.subpath:
+                path = volumes.source(point.name)
+                if undo is not None:
+                    mounted = volumes.mounts.mounted(volumes.get(point.name), f"copy {record.id}")
+                    path = await undo.enter_async_context(mounted)
+                found[point.destination] = path
+        return found
+
+    def _view(self, container: Container, pid: int, volumes: Mapping[str, str]) -> View:
         record = container.record
         found = []
         for point in record.mounts:
-            if point.type == "volume" and not point.subpath:
-                found.append((point.destination, self.mounting.volumes.path(point.name), not point.rw))
+            if point.destination in volumes:
+                found.append((point.destination, volumes[point.destination], not point.rw))
             elif point.type == "bind" and os.path.lexists(point.source):
                 found.append((point.destination, point.source, not point.rw))
         found.sort(key=lambda mounted: len(mounted[0]), reverse=True)
-        pid = container.status.pid if container.status.state in (State.RUNNING, State.PAUSED) else 0
         return View(pid, self.snapshotter.tree(container.id), tuple(found), record.host_config.readonly_rootfs)
 
 

@@ -7,7 +7,6 @@ removed by the snapshotter's and `recover`'s sweep.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import time
@@ -22,7 +21,8 @@ from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
 from hafen.engine.records import Container, Containers, Record
-from hafen.engine.volumes import VolumeRecord, Volumes
+from hafen.engine.volumerecords import Removal, VolumeRecord
+from hafen.engine.volumes import Volumes
 from hafen.errors import InvalidArgument, NotFound, System
 from hafen.logs.driver import LogDriver
 from hafen.spec import mounts, names
@@ -109,9 +109,7 @@ class Creator:
             mounts=points,
             links=linked,
         )
-        container, fresh = self._write(record)
-        if fresh:
-            await self._copy_up(container, fresh)
+        container = await self._make(await self._prepared(record))
         self.events.publish("container", "create", container_id, container.event_attributes())
         return CreateResponse(id=container_id, warnings=[*discarded, *self._warnings(wanted)])
 
@@ -172,7 +170,7 @@ class Creator:
             own[point.destination] = point
         found.update(own)
         for destination in config.volumes or {}:
-            declared = mounts.image_volume(destination)
+            declared = mounts.image_volume(destination, wanted.volume_driver)
             if declared is not None:
                 found.setdefault(declared.destination, declared)
         return tuple(found.values())
@@ -184,32 +182,54 @@ class Creator:
         except NotFound as error:
             raise InvalidArgument(f'invalid mount config for type "image": {error.message}') from error
 
-    def _write(self, record: Record) -> tuple[Container, list[MountPoint]]:
-        """One transaction; returns the container and the volumes that are new."""
+    async def _prepared(self, record: Record) -> Record:
+        """With the names and drivers of its volumes; those of plug-ins exist after this."""
+        points = []
+        for point in record.mounts:
+            if point.type == "volume":
+                name, driver = await self.volumes.prepare(point.name, point.driver, point.driver_options)
+                point = msgspec.structs.replace(point, name=name, driver=driver)
+            points.append(point)
+        return msgspec.structs.replace(record, mounts=tuple(points))
+
+    async def _make(self, record: Record) -> Container:
+        """The container's rows in one transaction, then the content of its volumes; all of it or nothing."""
         made: list[VolumeRecord] = []
-        fresh: list[MountPoint] = []
-        points: list[MountPoint] = []
         try:
-            with self.database.transaction(durable=not record.host_config.auto_remove):
-                for point in record.mounts:
-                    if point.type == "volume":
-                        volume, new = self.volumes.ensure(
-                            point.name, point.driver, point.labels or None, point.driver_options or None
-                        )
-                        point = msgspec.structs.replace(point, name=volume.name)
-                        if new:
-                            made.append(volume)
-                        if new and point.copy_up and not volume.options and not point.subpath:
-                            fresh.append(point)
-                    points.append(point)
-                record = msgspec.structs.replace(record, mounts=tuple(points))
-                for key, parent in self._snapshots(record):
-                    self.snapshotter.prepare(key, parent)
-                self.containers.insert(record)
+            self._write(record, made)
         except BaseException:
-            self.volumes.discard(made)
+            await self.volumes.discard(made)
             raise
-        return self.containers.publish(record), fresh
+        container = self.containers.publish(record)
+        try:
+            await copyup.fill(self.snapshotter.tree(record.id), record, self.volumes)
+        except BaseException as error:
+            with self.database.transaction():
+                for key in record.snapshots:
+                    self.snapshotter.remove(key)
+                self.containers.delete(container)
+            self.containers.forget(container)
+            for volume in made:
+                await self.volumes.remove(volume.name, Removal(force=True, unprotected=True))
+            if isinstance(error, OSError):
+                raise System(f"copying the image's content into a volume: {error}") from error
+            raise
+        return container
+
+    def _write(self, record: Record, made: list[VolumeRecord]) -> None:
+        """One transaction; `made` gets the volumes that are new."""
+        with self.database.transaction(durable=not record.host_config.auto_remove):
+            for point in record.mounts:
+                if point.type == "volume":
+                    volume, new = self.volumes.ensure(
+                        point.name, point.driver, point.labels or None, point.driver_options or None,
+                        anonymous=point.anonymous,
+                    )  # fmt: skip
+                    if new:
+                        made.append(volume)
+            for key, parent in self._snapshots(record):
+                self.snapshotter.prepare(key, parent)
+            self.containers.insert(record)
 
     def _snapshots(self, record: Record) -> Iterator[tuple[str, str | None]]:
         """(key, parent) of the container's root and of each image mounted in it."""
@@ -217,24 +237,6 @@ class Creator:
         for point in record.mounts:
             if point.type == "image":
                 yield point.snapshot(record.id), self.images.resolve(point.name).snapshot
-
-    async def _copy_up(self, container: Container, fresh: list[MountPoint]) -> None:
-        """Fill new volumes with what the image has in their places."""
-        tree = self.snapshotter.tree(container.id)
-        places = [(point.destination, self.volumes.path(point.name)) for point in fresh]
-        try:
-            await asyncio.to_thread(copyup.copy_up, tree, places)
-        except BaseException as error:
-            with self.database.transaction():
-                for key in container.record.snapshots:
-                    self.snapshotter.remove(key)
-                self.containers.delete(container)
-            self.containers.forget(container)
-            for point in fresh:
-                await self.volumes.remove(point.name)
-            if isinstance(error, OSError):
-                raise System(f"copying the image's content into a volume: {error}") from error
-            raise
 
     def _warnings(self, wanted: HostConfig) -> list[str]:
         warnings = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
                 await asyncio.shield(thread)
 
 
-async def produce(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+async def produce(make: Callable[[], Iterator[bytes]]) -> AsyncGenerator[bytes]:
     """Chunks of an iterator that blocks, each fetched in a thread. They should be large: a hand-over costs 50 us."""
     chunks = await asyncio.to_thread(make)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -39,6 +40,7 @@ class Inspector:
     snapshotter: Snapshotter
     events: Events
     paths: Paths
+    volume_source: Callable[[str], str]
 
     async def inspect(self, ref: str, size: bool = False) -> wire.ContainerInspect:
         container = self.containers.find(ref)
@@ -73,7 +75,7 @@ class Inspector:
                 log_config=logconfig.shown(record.host_config.log_config),
             ),
             graph_driver=GraphDriver(data=None, name=shown_driver(record.snapshotter)),
-            mounts=[show_mount(point, self.paths.volumes) for point in shown_mounts(record.mounts)],
+            mounts=[show_mount(point, self.volume_source) for point in shown_mounts(record.mounts)],
             config=_config(record),
             network_settings=NetworkSettings(
                 sandbox_id=record.id if container.alive else "",
@@ -170,8 +172,8 @@ def shown_mounts(points: tuple[MountPoint, ...]) -> list[MountPoint]:
     return [point for point in points if point.type != "tmpfs" or not point.from_tmpfs]
 
 
-def show_mount(point: MountPoint, volumes: str) -> wire.MountPoint:
-    source = os.path.join(volumes, point.name, "_data") if point.type == "volume" else point.source
+def show_mount(point: MountPoint, volume_source: Callable[[str], str]) -> wire.MountPoint:
+    source = volume_source(point.name) if point.type == "volume" else point.source
     return wire.MountPoint(
         type=point.type,
         name=point.name,

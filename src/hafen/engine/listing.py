@@ -11,7 +11,6 @@ import msgspec
 from hafen.engine import links
 from hafen.engine.images import Images
 from hafen.engine.inspect import show_mount, show_networks, shown_mounts, sizes
-from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Containers, Record, Row
 from hafen.errors import HafenError, InvalidArgument, NotFound, System
 from hafen.spec import ports
@@ -52,7 +51,7 @@ class Listing:
     containers: Containers
     images: Images
     snapshotter: Snapshotter
-    paths: Paths
+    volume_source: Callable[[str], str]
 
     async def list(
         self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters = NO_FILTERS
@@ -93,7 +92,7 @@ class Listing:
         kept = container.row
         of = (container.record, container.status)
         if kept is None or kept.of[0] is not of[0] or kept.of[1] is not of[1] or kept.linked != linked:
-            shown = summarise(container, now_ns, self.paths.volumes, linked)
+            shown = summarise(container, now_ns, self.volume_source, linked)
         elif kept.shown.status != (text := status_text(container, now_ns)):
             shown = msgspec.structs.replace(kept.shown, status=text)
         else:
@@ -166,7 +165,9 @@ def list_of_states() -> frozenset[str]:
     return frozenset(map(str, State))
 
 
-def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[str] = ()) -> ContainerSummary:
+def summarise(
+    container: Container, now_ns: int, volume_source: Callable[[str], str], linked: Sequence[str] = ()
+) -> ContainerSummary:
     """`linked` are names that links give it."""
     record, status = container.record, container.status
     health = status.health or Health(status="none")
@@ -185,7 +186,7 @@ def summarise(container: Container, now_ns: int, volumes: str, linked: Sequence[
             network_mode=record.host_config.network_mode, annotations=record.host_config.annotations
         ),
         network_settings=SummaryNetworkSettings(networks=_networks(container)),
-        mounts=[show_mount(point, volumes) for point in shown_mounts(record.mounts)],
+        mounts=[show_mount(point, volume_source) for point in shown_mounts(record.mounts)],
         health=HealthSummary(status=health.status, failing_streak=health.failing_streak),
     )
 

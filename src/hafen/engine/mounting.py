@@ -12,7 +12,7 @@ from hafen.engine.events import Events
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Record
 from hafen.engine.volumes import Volumes
-from hafen.errors import InvalidArgument, NotFound, NotImplemented, System
+from hafen.errors import HafenError, InvalidArgument, NotFound, System
 from hafen.kernel import consts, fs, mount
 from hafen.spec.mounts import MountPoint
 from hafen.spec.runtime_config import Mount
@@ -28,9 +28,16 @@ class Mounting:
     paths: Paths
     events: Events
 
-    def mounts(self, record: Record) -> tuple[Mount, ...]:
-        """The container's own mounts. Errors: Docker's texts, with the source that is missing."""
-        return tuple(mounted for point in record.mounts for mounted in self._mounts(record, point))
+    async def mounts(self, record: Record) -> tuple[Mount, ...]:
+        """The container's own mounts. Its volumes are mounted until `release`. Errors: Docker's texts, with the source
+        that is missing."""
+        found: list[Mount] = []
+        for point in record.mounts:
+            if point.type == "image":
+                found += self._image_mounts(record, point)
+            else:
+                found.append(await self._mount(record, point))
+        return tuple(found)
 
     def tell(self, record: Record, action: str) -> None:
         """The event of each volume: `mount` at a start, `unmount` at an exit."""
@@ -43,15 +50,12 @@ class Mounting:
                 attributes |= {"destination": point.destination, "propagation": "", "read/write": access}
             self.events.publish("volume", action, point.name, attributes)
 
-    def _mounts(self, record: Record, point: MountPoint) -> Iterator[Mount]:
-        if point.type != "image":
-            yield self._mount(point)
-            return
+    def _image_mounts(self, record: Record, point: MountPoint) -> Iterator[Mount]:
         for layer in self.snapshotter.mounts(point.snapshot(record.id)):
             access = () if point.rw else ("ro",)
             yield Mount(point.destination, layer.type, layer.source, (*layer.options, *access))
 
-    def _mount(self, point: MountPoint) -> Mount:
+    async def _mount(self, record: Record, point: MountPoint) -> Mount:
         if point.type == "tmpfs":
             _check_tmpfs(point)
             return specgen.tmpfs_mount(point)
@@ -61,14 +65,25 @@ class Mounting:
             if point.propagation not in ("", "private", "rprivate"):
                 _check_propagation(source, point.propagation)
             return Mount(point.destination, "bind", source, specgen.bind_options(point))
-        volume = self.volumes.get(point.name)
-        options = volume.options
-        if options:
-            return _foreign_mount(point, options)
-        source = self.volumes.path(point.name)
+        source = await self._mount_volume(record, point)
         if point.subpath:
             source = _subpath(source, point.subpath)
         return Mount(point.destination, "bind", source, specgen.bind_options(point))
+
+    async def _mount_volume(self, record: Record, point: MountPoint) -> str:
+        volume = self.volumes.get(point.name)
+        try:
+            return await self.volumes.mounts.mount(volume, record.id)
+        except HafenError as error:
+            source = self.volumes.mounts.mountpoint(volume)
+            # Not NotFound where a plug-in is: clients would take it for a missing image.
+            raise System(f"error while mounting volume '{source}': {error.message}") from error
+
+    def release_volumes(self, record: Record) -> None:
+        """The container has ended, or has not come to run."""
+        for point in record.mounts:
+            if point.type == "volume" and (volume := self.volumes.find(point.name)) is not None:
+                self.volumes.mounts.release(volume, record.id)
 
     def shm_path(self, record: Record) -> str:
         return os.path.join(self.paths.container(record.id), "shm")
@@ -84,7 +99,8 @@ class Mounting:
         return path
 
     def release(self, record: Record) -> None:
-        """Undo `make_shared_shm`."""
+        """Undo `make_shared_shm`, and let go of the volumes."""
+        self.release_volumes(record)
         if record.host_config.ipc_mode != "shareable":
             return
         path = self.shm_path(record)
@@ -179,18 +195,3 @@ def _subpath(directory: str, subpath: str) -> str:
         raise kind(f"cannot access path {path}: lstat {path}: {reason}") from error
     finally:
         os.close(root)
-
-
-def _foreign_mount(point: MountPoint, options: dict[str, str]) -> Mount:
-    """A local volume with options of its own is mounted as they say, inside the container only."""
-    kind, device = options["type"], options["device"]
-    words = tuple(word for word in options.get("o", "").split(",") if word)
-    if point.subpath:
-        raise NotImplemented("subpaths of volumes with driver options are not implemented yet")
-    if not point.rw:
-        words = (*words, "ro")
-    if kind in ("none", "bind") or "bind" in words or "rbind" in words:
-        if not os.path.lexists(device):
-            raise System(f"failed to mount local volume: mount {device}: no such file or directory")
-        return Mount(point.destination, "bind", device, words or ("rbind",))
-    return Mount(point.destination, kind, device, words)

@@ -34,6 +34,7 @@ from hafen.engine.remove import Remover
 from hafen.engine.scope import Scope
 from hafen.engine.shimlink import Exit, Shim, ShimLink, read_exit, sweep
 from hafen.engine.start import Starter, guest_of
+from hafen.engine.volumes import Volumes
 from hafen.errors import HafenError
 from hafen.kernel import mount
 from hafen.kernel.cgroup import Hierarchy
@@ -55,6 +56,7 @@ class Recovery:
     snapshotter: Snapshotter
     networks: Networks
     mounting: Mounting
+    volumes: Volumes
     remover: Remover
     starter: Starter
     exits: Exits
@@ -77,6 +79,7 @@ class Recovery:
             if container.alive:
                 self._kill_leftovers(container)
                 ended.append((container, self._last_exit(container)))
+        await self.volumes.recover(self._users_of_volumes())
         await self._restore_networks()
         for container, exit in ended:
             self.exits.exited(container, exit)
@@ -84,6 +87,15 @@ class Recovery:
         self._sweep_orphans()
         self.images.recover(self.paths.data_root, self.paths.run_root)
         self._start_by_policy({container.id for container, _ in ended})
+
+    def _users_of_volumes(self) -> dict[str, list[str]]:
+        """Ids of the running containers by the volumes they have."""
+        found: dict[str, list[str]] = {}
+        for container in self.containers:
+            for point in container.record.mounts if container.shim is not None else ():
+                if point.type == "volume":
+                    found.setdefault(point.name, []).append(container.id)
+        return found
 
     async def _restore_networks(self) -> None:
         living = [container for container in self.containers if container.shim is not None]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from hafen.engine.volumerecords import PLAIN_REMOVAL, Removal
 from hafen.spec.filters import NO_FILTERS, Filters
 
 if TYPE_CHECKING:
@@ -228,9 +229,11 @@ class VolumesService(Protocol):
 
     async def create(self, request: volume.VolumeCreateRequest) -> volume.Volume: ...
 
-    async def remove(self, name: str, force: bool = False) -> None: ...
+    async def remove(self, name: str, how: Removal = PLAIN_REMOVAL) -> None: ...
 
-    async def prune(self, filters: Filters = NO_FILTERS) -> volume.VolumePruneResponse: ...
+    async def prune(
+        self, filters: Filters = NO_FILTERS, how: Removal = PLAIN_REMOVAL
+    ) -> volume.VolumePruneResponse: ...
 
 
 @dataclass(frozen=True, slots=True)

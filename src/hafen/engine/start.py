@@ -104,10 +104,10 @@ class Starter:
         with ExitStack() as undo:
             undo.callback(close_clients, clients)
             linked = links.environment(self.containers, record)
-            mounts = self.mounting.mounts(record)
+            undo.callback(self.mounting.release, record)
+            mounts = await self.mounting.mounts(record)
             namespaces, shm_donor = self._namespaces_of_others(record)
             shm = self.mounting.shm(record, shm_donor)
-            undo.callback(self.mounting.release, record)
             directory = self.paths.ensure_container(record.id)
             netns = await self._network_namespace(record.host_config, namespaces)
             if netns is not None:

@@ -92,7 +92,7 @@ class System:
             images=len(await self.images.list()),
             driver=shown_driver(self.snapshotter.name),
             driver_status=_driver_status(self.snapshotter.name, self.paths.data_root),
-            plugins=wire.PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=self.log_drivers),
+            plugins=await self._plugins(),
             memory_limit="memory" in has,
             swap_limit="memory" in has and _swap_accounting(old),
             cpu_cfs_period="cpu" in has,
@@ -136,6 +136,10 @@ class System:
             + (["name=cgroupns"] if not old else []),
         )
         return msgspec.structs.replace(info, warnings=_warnings(info, old) or None)
+
+    async def _plugins(self) -> wire.PluginsInfo:
+        volume = [*await self.volumes.driver_names()]
+        return wire.PluginsInfo(volume=volume, network=["bridge", "host", "null"], log=self.log_drivers)
 
     async def df(self, types: tuple[str, ...] = ()) -> wire.DiskUsage:
         """`types` empty means all: container, image, volume, build-cache."""

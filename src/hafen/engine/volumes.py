@@ -1,99 +1,93 @@
-"""Volumes: create, list, inspect, remove, prune, and what a container mounts of them.
+"""Volumes: create, list, inspect, remove, prune.
 
-A local volume is a row and the directory `<data>/volumes/<name>/_data`. Removal writes its intent first, renames the
-directory away, deletes the row, then the files: `recover` finishes what a crash cut short, and files that no intent
-covers are never touched.
+A volume is a row and what its driver keeps. Removal writes its intent first, lets the driver remove it, deletes the
+row, then the files: `load` and `recover` finish what a crash cut short, and files that no intent covers are never
+touched.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from hafen.engine.events import Events
-from hafen.errors import NOT_A_MANAGER, Conflict, InvalidArgument, NotFound, NotImplemented, Unavailable
+from hafen.engine.volumemounts import VolumeMounts
+from hafen.engine.volumerecords import ANONYMOUS_LABEL, PLAIN_REMOVAL, PROTECTED_LABEL, Removal, VolumeRecord
+from hafen.errors import NOT_A_MANAGER, Conflict, HafenError, InvalidArgument, NotFound, Unavailable
 from hafen.spec import names, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.volume import Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeUsage
 from hafen.storage.database import Database
+from hafen.storage.volumes import Drivers, Found, VolumeDriver, explained
 
-ANONYMOUS_LABEL = "com.docker.volume.anonymous"
-_REMOVING = ".removing-"
+log = logging.getLogger(__name__)
+
 _LIST_FILTERS = frozenset(("dangling", "driver", "label", "name"))
 _PRUNE_FILTERS = frozenset(("all", "label", "label!"))
-_OPTIONS = frozenset(("type", "device", "o", "size"))
-
-
-class VolumeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A local volume. `options` are the local driver's: type, device, o."""
-
-    name: str
-    created_at: str
-    labels: dict[str, str] | None = None
-    options: dict[str, str] | None = None
-
-    @property
-    def anonymous(self) -> bool:
-        return ANONYMOUS_LABEL in (self.labels or {})
 
 
 class Volumes:
-    """All volumes; loop thread only. `users` tells the ids of the containers that mount a volume."""
+    """All volumes; loop thread only. `users` tells the ids of the containers that have a volume among their mounts."""
 
     def __init__(
         self,
         database: Database,
-        root: str,
+        drivers: Drivers,
+        mounts: VolumeMounts,
         events: Events,
         users: Callable[[str], list[str]],
         new_id: Callable[[], str],
         clock: Callable[[], int],
     ) -> None:
         self._database = database
-        self._root = root
+        self._drivers = drivers
+        self.mounts = mounts
         self._events = events
         self._users = users
         self._new_id = new_id
         self._clock = clock
         self._records: dict[str, VolumeRecord] = {}
+        self._removing: set[str] = set()
 
     def load(self) -> None:
-        """Read the rows and finish what a crash cut short; called once."""
-        os.makedirs(self._root, mode=0o701, exist_ok=True)
+        """Read the rows; called once."""
         for name, record, removing in self._database.query("SELECT name, record, removing FROM volumes"):
             assert isinstance(name, str)
             assert isinstance(record, bytes)
             self._records[name] = msgspec.json.decode(record, type=VolumeRecord)
             if removing:
-                self._delete(self._records[name])
-        for entry in os.scandir(self._root):
-            if entry.name.startswith(_REMOVING):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                self._removing.add(name)
 
-    def path(self, name: str) -> str:
-        """The directory that is mounted; it exists when this returns."""
-        directory = os.path.join(self._root, name, "_data")
-        if not os.path.isdir(directory):
-            os.makedirs(directory, exist_ok=True)
-            os.chmod(os.path.dirname(directory), 0o701)
-            os.chmod(directory, 0o755)
-        return directory
+    async def recover(self, users: Mapping[str, Iterable[str]]) -> None:
+        """Finish what a crash cut short. `users` are the ids of the living containers of each volume."""
+        self.mounts.recover(self._records.values(), users)
+        for name in tuple(self._removing):
+            try:
+                await self._remove(self._records[name])
+            except HafenError as error:
+                log.warning("volume %s cannot be removed: %s", name, error.message)
+
+    def records(self) -> list[VolumeRecord]:
+        return sorted(self._records.values(), key=lambda record: record.name)
 
     def names(self) -> frozenset[str]:
         """Of all volumes."""
         return frozenset(self._records)
 
     def directories(self) -> frozenset[str]:
-        """Names of all directories that volumes have, or had, or that somebody has put beside theirs."""
-        return frozenset(name for name in os.listdir(self._root) if not name.startswith(_REMOVING))
+        """Names of all directories that local volumes have, or had, or that somebody has put beside theirs."""
+        return frozenset(found.name for found in self._drivers.find("local").list())
 
     def without_files(self) -> frozenset[str]:
-        """Names of the volumes whose directory is not there."""
-        return frozenset(name for name in self._records if not os.path.isdir(os.path.join(self._root, name, "_data")))
+        """Names of the local volumes whose directory is not there."""
+        local = self._drivers.find("local")
+        return frozenset(
+            name for name, record in self._records.items() if record.driver == "local" and local.get(name) is None
+        )
 
     def get(self, name: str) -> VolumeRecord:
         record = self._records.get(name)
@@ -101,78 +95,172 @@ class Volumes:
             raise NotFound(f"get {name}: no such volume")
         return record
 
-    def ensure(
-        self, name: str, driver: str, labels: dict[str, str] | None, options: dict[str, str] | None
-    ) -> tuple[VolumeRecord, bool]:
-        """The volume of that name, made where there was none (then the second value is true).
+    def find(self, name: str) -> VolumeRecord | None:
+        return self._records.get(name)
 
-        An empty name makes an anonymous one. Part of the caller's transaction where one is open.
+    def users(self, name: str) -> list[str]:
+        """Ids of the containers, running or not, that have it among their mounts."""
+        return self._users(name)
+
+    async def prepare(self, name: str, driver: str, options: Mapping[str, str] | None) -> tuple[str, str]:
+        """What must be done before `ensure`, outside of any transaction: a driver that is no directory of ours makes
+        the volume. Returns its name, a new one where it had none, and its driver. Errors: the driver's, and Conflict.
         """
-        if driver not in ("", "local"):
-            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if name and (known := self._records.get(name)) is not None:
+        known = self._records.get(name) if name else None
+        if name:
+            names.check_volume_name(name)
+        if not driver:
+            driver = known.driver if known else await self._holder(name) if name else "local"
+        name = name or self._new_id()
+        try:
+            found = await self._find(driver)
+        except HafenError as error:
+            raise explained(error, f"create {name}: error looking up volume plugin {driver}") from error
+        if known is not None and known.driver != found.name:
+            raise Conflict(
+                f"create {name}: driver '{known.driver}' already has volume '{name}': volume name must be unique"
+            )
+        if known is None and not found.instant:
+            wanted = VolumeRecord(name, "", options=dict(options or {}))
+            try:
+                if await self.mounts.in_thread(found.get, name) is None:
+                    await self.mounts.in_thread(found.create, wanted.volume)
+            except HafenError as error:
+                raise explained(error, f"create {name}") from error
+        return name, found.name
+
+    async def _holder(self, name: str) -> str:
+        """The driver of a volume that was not made here: a plug-in that knows it, else `local`."""
+        for driver in await self._others():
+            if await self.mounts.in_thread(driver.get, name) is not None:
+                return driver.name
+        return "local"
+
+    def ensure(
+        self, name: str, driver: str, labels: dict[str, str] | None, options: dict[str, str] | None,
+        *, anonymous: bool = False,
+    ) -> tuple[VolumeRecord, bool]:  # fmt: skip
+        """The volume of that name, made where there was none (then the second value is true); after `prepare`.
+
+        Part of the caller's transaction where one is open.
+        """
+        if (known := self._records.get(name)) is not None:
+            if name in self._removing:
+                raise Conflict(f"create {name}: the volume is being removed")
             return known, False
-        if not name:
-            name, labels = self._new_id(), {ANONYMOUS_LABEL: "", **(labels or {})}
-        names.check_volume_name(name)
-        _check_options(name, options)
+        if anonymous:
+            labels = {ANONYMOUS_LABEL: "", **(labels or {})}
         created = units.format_timestamp(self._clock() // 1_000_000_000 * 1_000_000_000)
-        record = VolumeRecord(name=name, created_at=created, labels=labels, options=options or None)
+        record = VolumeRecord(name, created, labels, options or None, driver)
+        if record.driver == "local":
+            try:
+                self._drivers.find("local").create(record.volume)
+            except HafenError as error:
+                raise explained(error, f"create {name}") from error
         self._database.execute("INSERT INTO volumes (name, record) VALUES (?, ?)", (name, msgspec.json.encode(record)))
         self._records[name] = record
-        self.path(name)
-        self._events.publish("volume", "create", name, {"driver": "local"})
+        self._events.publish("volume", "create", name, {"driver": record.driver})
         return record, True
 
-    def discard(self, records: Iterable[VolumeRecord]) -> None:
+    async def discard(self, records: Iterable[VolumeRecord]) -> None:
         """Undo `ensure` after its transaction was rolled back."""
         for record in records:
             self._records.pop(record.name, None)
-            shutil.rmtree(os.path.join(self._root, record.name), ignore_errors=True)
+            driver = await self.mounts.driver(record)
+            rest = await self._call(driver, driver.remove, record)
+            if rest is not None:
+                await asyncio.to_thread(rest)
 
     async def create(self, request: VolumeCreateRequest) -> Volume:
         if request.cluster_volume_spec is not None:
             raise Unavailable(NOT_A_MANAGER)  # such volumes are Swarm's
+        name, driver = await self.prepare(request.name, request.driver, request.driver_opts)
         with self._database.transaction(durable=True):
-            record, _ = self.ensure(request.name, request.driver, request.labels, request.driver_opts)
-        return self.show(record)
+            record, _ = self.ensure(name, driver, request.labels, request.driver_opts, anonymous=not request.name)
+        return await self.inspect(record.name)
 
     async def inspect(self, name: str) -> Volume:
-        return self.show(self.get(name))
+        record = self._records.get(name)
+        if record is None:
+            return await self._foreign(name)
+        shown = self.show(record)
+        if record.driver == "local":
+            return shown
+        driver = await self.mounts.driver(record)
+        found = await self.mounts.in_thread(driver.get, name)
+        if found is None:
+            raise NotFound(f"get {name}: no such volume")
+        return _shown(driver, found, shown)
+
+    async def _foreign(self, name: str) -> Volume:
+        """A volume that a plug-in knows and that was not made here."""
+        for driver in await self._others():
+            found = await self.mounts.in_thread(driver.get, name)
+            if found is not None:
+                return _shown(driver, found, Volume(name=name))
+        raise NotFound(f"get {name}: no such volume")
 
     async def list(self, filters: Filters = NO_FILTERS) -> VolumeListResponse:
         filters.check(_LIST_FILTERS)
         dangling = filters.flag("dangling", False) if "dangling" in filters else None
+        shown, warnings = await self._all()
         found = []
-        for record in sorted(self._records.values(), key=lambda record: record.name):
-            if "name" in filters and not any(want in record.name for want in filters.get("name")):
+        for volume in sorted(shown, key=lambda volume: volume.name):
+            if "name" in filters and not any(want in volume.name for want in filters.get("name")):
                 continue
-            if not filters.matches_any("driver", "local") or not filters.matches_labels(record.labels):
+            if not filters.matches_any("driver", volume.driver) or not filters.matches_labels(volume.labels):
                 continue
-            if dangling is not None and dangling == bool(self._users(record.name)):
+            if dangling is not None and dangling == bool(self._users(volume.name)):
                 continue
-            found.append(self.show(record))
-        return VolumeListResponse(volumes=found, warnings=None)
+            found.append(volume)
+        return VolumeListResponse(volumes=found, warnings=[*warnings] or None)
 
-    async def remove(self, name: str, force: bool = False) -> None:
+    async def _all(self) -> tuple[Sequence[Volume], Sequence[str]]:
+        """Those made here and those that plug-ins know of; and warnings about plug-ins that do not answer."""
+        shown = {record.name: self.show(record) for record in self._records.values()}
+        warnings = []
+        for driver in await self._others():
+            try:
+                for found in await self.mounts.in_thread(driver.list):
+                    shown[found.name] = _shown(driver, found, shown.get(found.name) or Volume(name=found.name))
+            except HafenError as error:
+                warnings.append(f"list volumes of {driver.name}: {error.message}")
+        return list(shown.values()), warnings
+
+    async def _others(self) -> Sequence[VolumeDriver]:
+        """Drivers whose volumes are not all known here."""
+        return [one for one in await self.mounts.in_thread(self._drivers.known) if not one.instant]
+
+    async def driver_names(self) -> Sequence[str]:
+        return [driver.name for driver in await self.mounts.in_thread(self._drivers.known)]
+
+    async def remove(self, name: str, how: Removal = PLAIN_REMOVAL) -> None:
+        """Conflict where containers have it, or where it is protected and `how` does not say otherwise."""
         record = self._records.get(name)
         if record is None:
-            if force:
+            if how.force:
                 return
             raise NotFound(f"get {name}: no such volume")
         users = self._users(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        await self._remove(record)
+        if record.protected and not how.unprotected:
+            raise Conflict(
+                f"remove {name}: the volume is protected by its label {PROTECTED_LABEL}; "
+                "hafen volume rm --force-protected removes it"
+            )
+        if not how.dry_run:
+            await self._remove(record, lost=how.force)
 
     async def remove_anonymous(self, candidates: Iterable[str]) -> None:
-        """Remove those of the named volumes that are anonymous and that no container uses."""
+        """Remove those of the named volumes that are anonymous, not protected, and that no container uses."""
         for name in candidates:
             record = self._records.get(name)
-            if record is not None and record.anonymous and not self._users(name):
+            if record is not None and record.anonymous and not record.protected and not self._users(name):
                 await self._remove(record)
 
-    async def prune(self, filters: Filters = NO_FILTERS) -> VolumePruneResponse:
+    async def prune(self, filters: Filters = NO_FILTERS, how: Removal = PLAIN_REMOVAL) -> VolumePruneResponse:
+        """As Docker: local volumes without options of their own, for what those are made of may be anybody's."""
         filters.check(_PRUNE_FILTERS)
         try:
             every = filters.flag("all", False)
@@ -182,22 +270,28 @@ class Volumes:
                 f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax"
             ) from None
         deleted, reclaimed = [], 0
-        for record in list(self._records.values()):
-            if self._users(record.name) or not (every or record.anonymous):
+        for record in self.records():
+            if self._users(record.name) or not (every or record.anonymous) or not _plain(record):
                 continue
             if not filters.matches_labels(record.labels) or filters.excludes_labels(record.labels):
                 continue
-            reclaimed += await asyncio.to_thread(_size, os.path.join(self._root, record.name))
-            await self._remove(record)
+            if record.protected and not how.unprotected:
+                continue
+            reclaimed += await asyncio.to_thread(_size, self.mounts.mountpoint(record))
+            if not how.dry_run:
+                await self._remove(record)
             deleted.append(record.name)
-        self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        if not how.dry_run:
+            self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return VolumePruneResponse(volumes_deleted=deleted, space_reclaimed=reclaimed)
 
     async def usage(self) -> Sequence[Volume]:
-        """Every volume with its size and the number of containers that use it."""
+        """Every plain local volume with its size and the number of containers that use it."""
         found = []
-        for record in list(self._records.values()):
-            size = await asyncio.to_thread(_size, os.path.join(self._root, record.name))
+        for record in self.records():
+            if not _plain(record):
+                continue
+            size = await asyncio.to_thread(_size, self.mounts.mountpoint(record))
             usage = VolumeUsage(ref_count=len(self._users(record.name)), size=size)
             found.append(msgspec.structs.replace(self.show(record), usage_data=usage))
         return found
@@ -205,46 +299,76 @@ class Volumes:
     def show(self, record: VolumeRecord) -> Volume:
         return Volume(
             created_at=record.created_at,
-            driver="local",
+            driver=record.driver,
             labels=record.labels,
-            mountpoint=os.path.join(self._root, record.name, "_data"),
+            mountpoint=self.mounts.mountpoint(record),
             name=record.name,
             options=record.options,
             scope="local",
         )
 
-    async def _remove(self, record: VolumeRecord) -> None:
+    def source(self, name: str) -> str:
+        """Where a container's volume is on the host, as `inspect` shows it; empty where nobody knows."""
+        record = self._records.get(name)
+        return "" if record is None else self.mounts.mountpoint(record)
+
+    async def _remove(self, record: VolumeRecord, lost: bool = False) -> None:
+        """`lost`: also where its driver is away or does not know it."""
+        name = record.name
+        self._removing.add(name)
         with self._database.transaction(durable=True):
-            self._database.execute("UPDATE volumes SET removing = 1 WHERE name = ?", (record.name,))
-        trash = self._delete(record)
-        self._events.publish("volume", "destroy", record.name, {"driver": "local"})
-        await asyncio.to_thread(shutil.rmtree, trash, True)
-
-    def _delete(self, record: VolumeRecord) -> str:
-        """Rename the files away and delete the row; returns where the files are now."""
-        trash = os.path.join(self._root, f"{_REMOVING}{record.name}")
+            self._database.execute("UPDATE volumes SET removing = 1 WHERE name = ?", (name,))
+        rest: Callable[[], None] | None = None
         try:
-            os.rename(os.path.join(self._root, record.name), trash)
-        except FileNotFoundError:
-            pass  # a crash came after the rename
+            await self.mounts.settle(record)
+            driver = await self.mounts.driver(record)
+            rest = await self._call(driver, driver.remove, record)
+        except HafenError as error:
+            if not lost:
+                self._removing.discard(name)
+                with self._database.transaction(durable=True):
+                    self._database.execute("UPDATE volumes SET removing = 0 WHERE name = ?", (name,))
+                raise explained(error, f"remove {name}") from error
         with self._database.transaction(durable=False):
-            self._database.execute("DELETE FROM volumes WHERE name = ?", (record.name,))
-        self._records.pop(record.name, None)
-        return trash
+            self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
+        self._records.pop(name, None)
+        self._removing.discard(name)
+        self.mounts.forget(name)
+        self._events.publish("volume", "destroy", name, {"driver": record.driver})
+        if rest is not None:
+            await asyncio.to_thread(rest)
+
+    async def _find(self, driver: str) -> VolumeDriver:
+        if driver == "local":
+            return self._drivers.find(driver)
+        return await self.mounts.in_thread(self._drivers.find, driver)
+
+    async def _call(
+        self,
+        driver: VolumeDriver,
+        function: Callable[..., Callable[[], None] | None],
+        record: VolumeRecord,
+    ) -> Callable[[], None] | None:
+        """At once where the driver is instant: then nothing else happens in between."""
+        if driver.instant:
+            return function(record.volume)
+        return await self.mounts.in_thread(function, record.volume)
 
 
-def _check_options(name: str, options: dict[str, str] | None) -> None:
-    """moby `volume/local/local_unix.go`."""
-    if not options:
-        return
-    for option in options:
-        if option not in _OPTIONS:
-            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
-    if "size" in options:
-        raise NotImplemented("quotas on local volumes (option size) are not implemented yet")
-    for needed in ("type", "device"):
-        if needed not in options:
-            raise InvalidArgument(f'create {name}: missing required option: "{needed}"')
+def _plain(record: VolumeRecord) -> bool:
+    return record.driver == "local" and not record.options
+
+
+def _shown(driver: VolumeDriver, found: Found, known: Volume) -> Volume:
+    """What the driver says, over what is known here."""
+    return msgspec.structs.replace(
+        known,
+        driver=driver.name,
+        scope=driver.scope,
+        mountpoint=found.mountpoint or known.mountpoint,
+        created_at=known.created_at or found.created_at,
+        status=dict(found.status),
+    )
 
 
 def _size(directory: str) -> int:

@@ -25,7 +25,7 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `source` is a host path (bind), an image's reference (image), empty (tmpfs), or filled in when the volume exists;
     `name` is a volume's, empty for an anonymous one until it is made, or an image's id. `mode` is what the user wrote
-    after the second colon.
+    after the second colon. `driver` is empty where none was asked for, until the volume exists.
     """
 
     type: str
@@ -91,7 +91,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
         type="volume",
         name=source,
         destination=destination,
-        driver=volume_driver or "local",
+        driver=volume_driver,
         mode=mode or ("z" if source else ""),
         rw="ro" not in options,
         copy_up="nocopy" not in options,
@@ -124,12 +124,12 @@ def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def image_volume(destination: str) -> MountPoint | None:
+def image_volume(destination: str, volume_driver: str = "") -> MountPoint | None:
     """A VOLUME of an image, or of `Config.Volumes`: an anonymous volume; None for what Docker skips."""
     cleaned = _clean(destination)
     if cleaned == "/" or not destination.startswith("/"):
         return None
-    return MountPoint(type="volume", destination=cleaned, driver="local", copy_up=True, anonymous=True)
+    return MountPoint(type="volume", destination=cleaned, driver=volume_driver, copy_up=True, anonymous=True)
 
 
 def parse_tmpfs(destination: str, options: str) -> MountPoint:
@@ -218,7 +218,7 @@ def _volume_mount(mount: Mount, destination: str) -> MountPoint:
         type="volume",
         name=mount.source or "",
         destination=destination,
-        driver=(driver.name if driver else "") or "local",
+        driver=(driver.name if driver else "") or "",
         driver_options=dict((driver.options if driver else None) or {}),
         labels=dict((options.labels if options else None) or {}),
         mode="z",

@@ -130,7 +130,11 @@ CREATE TABLE blob_sources (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2)
+_VOLUMES_1 = """
+ALTER TABLE volumes ADD COLUMN mountpoint TEXT;  -- not NULL: its driver was asked to mount it; the path once it did
+"""
+
+MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2, _VOLUMES_1)
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]

@@ -153,3 +153,172 @@ def test_mounts_are_shared_with_the_host_where_asked(engine: EngineProcess, tmp_
         assert (tmp_path / "inner/f").exists()
     finally:
         subprocess.run(["umount", "-R", str(tmp_path)], check=True)
+
+
+def mounted(engine: EngineProcess, name: str) -> list[str]:
+    """Types of the file systems that are mounted on the volume's directory on this machine."""
+    path = str(engine.data / "volumes" / name / "_data")
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return [line.partition(" - ")[2].split()[0] for line in file if line.split()[4] == path]
+
+
+def wait_unmounted(engine: EngineProcess, name: str) -> None:
+    """The unmount follows the exit; nothing tells when."""
+    deadline = time.monotonic() + 10
+    while mounted(engine, name):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_containers_share_a_tmpfs_while_one_of_them_runs(engine: EngineProcess, name: str) -> None:
+    options = ("-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=1000")
+    engine.docker("volume", "create", *options, "together")
+    engine.docker("create", "--net", "none", "-it", "--name", name, "-v", "together:/etc", "busybox")
+    assert mounted(engine, "together") == []
+    engine.docker("start", name)
+    assert mounted(engine, "together") == ["tmpfs"]
+    engine.docker("exec", name, "sh", "-c", "echo hi >/etc/new")
+    assert run(engine, "-v", "together:/y:ro", "busybox", "cat", "/y/new") == "hi\n"
+    subpath = "type=volume,src=together,dst=/y,volume-subpath=new"
+    assert run(engine, "--mount", subpath, "busybox", "cat", "/y") == "hi\n"
+    assert mounted(engine, "together") == ["tmpfs"]
+    engine.docker("kill", name)
+    wait_unmounted(engine, "together")
+    engine.docker("rm", name)
+    engine.docker("volume", "rm", "together")
+
+
+def test_what_a_volume_is_made_of_is_never_deleted_with_it(engine: EngineProcess, tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("x")
+    options = ("-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind")
+    engine.docker("volume", "create", *options, "bound")
+    engine.docker("run", "-dit", "--net", "none", "--name", name, "-v", "bound:/x", "busybox")
+    assert engine.docker("exec", name, "ls", "/x").stdout == "precious\n"
+    assert len(mounted(engine, "bound")) == 1
+    assert "in use" in engine.docker("volume", "rm", "bound", check=False).stderr
+    engine.docker("rm", "-f", name)
+    engine.docker("volume", "rm", "bound")
+    assert (tmp_path / "precious").read_text() == "x"
+    engine.docker("volume", "create", *options, "--label", "a=b", "bound")
+    assert "bound" not in engine.docker("volume", "prune", "-af", "--filter", "label=a=b").stdout
+    engine.docker("volume", "rm", "bound")
+
+
+def test_read_only_binds_and_an_image_in_a_file(engine: EngineProcess, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    options = ("-o", "type=ext4", "-o", f"device={image}", "-o", "o=loop")
+    engine.docker("volume", "create", *options, "disk")
+    run(engine, "-v", "disk:/x", "busybox", "sh", "-c", "echo kept >/x/file")
+    wait_unmounted(engine, "disk")
+    assert run(engine, "-v", "disk:/x", "busybox", "cat", "/x/file") == "kept\n"
+    wait_unmounted(engine, "disk")
+    deadline = time.monotonic() + 10
+    while str(image) in subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # the kernel lets go of the device once the container's mount namespace is gone
+    engine.docker("volume", "rm", "disk")
+    engine.docker("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind,ro", "still")
+    refused = engine.docker("run", "--rm", "--net", "none", "-v", "still:/x", "busybox", "touch", "/x/y", check=False)
+    assert "Read-only file system" in refused.stderr
+    engine.docker("volume", "rm", "still")
+
+
+def test_an_overlay_as_a_volume(engine: EngineProcess, tmp_path: Path) -> None:
+    for part in ("lower", "upper", "work"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "lower/below").write_text("below\n")
+    words = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    engine.docker("volume", "create", "-o", "type=overlay", "-o", "device=overlay", "-o", f"o={words}", "layers")
+    assert run(engine, "-v", "layers:/x", "busybox", "sh", "-c", "cat /x/below; echo up >/x/above") == "below\n"
+    assert (tmp_path / "upper/above").read_text() == "up\n"
+    wait_unmounted(engine, "layers")
+    engine.docker("volume", "rm", "layers")
+
+
+KERNEL_HAS = Path("/proc/filesystems").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "words", "said"),
+    [
+        ("tmpfs", "tmpfs", "bogus=1", "mount tmpfs:{path}, data: bogus=1: invalid argument"),
+        ("ext4", "/nope.img", "", "mount /nope.img:{path}: no such file or directory"),
+        ("nofs", "/nope", "", "mount /nope:{path}: no such device"),
+        ("none", "/nope", "bind,ro", "mount /nope:{path}, flags: 0x1001: no such file or directory"),
+        ("nfs", ":/x", "addr=localhost,rw,nolock", "mount :/x:{path}, data: addr=127.0.0.1,nolock: no such device"),
+        (
+            "cifs", "//localhost/x", "username=a,password=b",
+            "mount //127.0.0.1/x:{path}, data: username=a,password=********: no such device",
+        ),
+        (
+            "cifs", "//localhost/x", "addr=localhost,password=b",
+            "mount //localhost/x:{path}, data: addr=127.0.0.1,password=********: no such device",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_refuses(engine: EngineProcess, kind: str, device: str, words: str, said: str) -> None:
+    if kind in ("nfs", "cifs") and f"\t{kind}\n" in KERNEL_HAS:
+        pytest.skip("this kernel would go and look for the server")
+    options = ["-o", f"type={kind}", "-o", f"device={device}", *(["-o", f"o={words}"] if words else [])]
+    engine.docker("volume", "create", *options, "refused")
+    refused = engine.docker("run", "--rm", "--net", "none", "-v", "refused:/x", "busybox", "true", check=False)
+    path = engine.data / "volumes/refused/_data"
+    failed = f"error while mounting volume '{path}': failed to mount local volume: {said.format(path=path)}"
+    assert failed in refused.stderr
+    assert mounted(engine, "refused") == []
+    engine.docker("volume", "rm", "refused")
+
+
+def test_a_server_that_has_no_address(engine: EngineProcess) -> None:
+    options = ("-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=nowhere.invalid")
+    engine.docker("volume", "create", *options, "far")
+    refused = engine.docker("run", "--rm", "--net", "none", "-v", "far:/x", "busybox", "true", check=False)
+    assert "error resolving passed in network volume address: lookup nowhere.invalid" in refused.stderr
+    engine.docker("volume", "rm", "far")
+
+
+def test_an_empty_volume_is_filled_whenever_it_is_used(engine: EngineProcess, image: str) -> None:
+    engine.docker("volume", "create", "later")
+    run(engine, "-v", "later:/new", "busybox", "true")
+    assert run(engine, "-v", "later:/data", image, "cat", "/data/sub/file") == "seed\n"
+    run(engine, "-v", "later:/x", "busybox", "rm", "-r", "/x/sub")
+    assert run(engine, "-v", "later:/data", image, "ls", "/data") == "link\n"
+    run(engine, "-v", "later:/x", "busybox", "mkdir", "/x/below")
+    subpath = "type=volume,src=later,dst=/data,volume-subpath=below"
+    assert run(engine, "--mount", subpath, image, "cat", "/data/sub/file") == "seed\n"
+    engine.docker("volume", "rm", "later")
+
+
+def test_mounts_after_a_kill(engine: EngineProcess, name: str) -> None:
+    for volume in ("kept", "left"):
+        engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", volume)
+    keep, leave = f"{name}-keep", f"{name}-leave"
+    engine.docker("run", "-dit", "--net", "none", "--name", keep, "-v", "kept:/x", "busybox")
+    engine.docker("run", "-dit", "--net", "none", "--name", leave, "-v", "left:/x", "busybox")
+    engine.docker("exec", keep, "touch", "/x/here")
+    pid = int(engine.docker("inspect", "-f", "{{.State.Pid}}", leave).stdout)
+    engine.kill()
+    os.kill(pid, 9)
+    assert mounted(engine, "left") == ["tmpfs"]
+    engine.start()
+    wait_unmounted(engine, "left")
+    assert run(engine, "-v", "kept:/y", "busybox", "ls", "/y") == "here\n"
+    assert mounted(engine, "kept") == ["tmpfs"]
+    engine.docker("rm", "-f", keep, leave)
+    wait_unmounted(engine, "kept")
+    engine.docker("volume", "rm", "kept", "left")
+
+
+def test_cp_reaches_the_volumes_of_a_stopped_container(engine: EngineProcess, tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    engine.docker("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}/there", "-o", "o=bind", "cp")
+    engine.docker("create", "--name", name, "-v", "cp:/x", "busybox")
+    (tmp_path / "file").write_text("content")
+    engine.docker("cp", str(tmp_path / "file"), f"{name}:/x/copied")
+    assert (tmp_path / "there/copied").read_text() == "content"
+    wait_unmounted(engine, "cp")
+    engine.docker("rm", name)
+    engine.docker("volume", "rm", "cp")

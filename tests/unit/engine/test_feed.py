@@ -109,7 +109,7 @@ async def test_what_a_thread_makes_is_read_by_the_loop() -> None:
     closed.clear()
     stream = produce(numbers)
     assert await anext(stream) == b"0"
-    await stream.aclose()  # type: ignore[attr-defined] # it is an async generator
+    await stream.aclose()
     assert closed.is_set()
 
 

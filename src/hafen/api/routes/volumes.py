@@ -8,6 +8,7 @@ from hafen.api import oldrequests
 from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
 from hafen.api.router import Route
 from hafen.engine.services import Services
+from hafen.engine.volumerecords import Removal
 from hafen.errors import Unavailable
 from hafen.spec.filters import Filters
 from hafen.spec.wire.volume import VolumeCreateRequest
@@ -31,7 +32,7 @@ async def update(request: Request, services: Services) -> Answer:
 
 
 async def remove(request: Request, services: Services) -> Answer:
-    await services.volumes.remove(request.params["name"], request.query.flag("force"))
+    await services.volumes.remove(request.params["name"], _removal(request))
     return NO_CONTENT
 
 
@@ -39,7 +40,13 @@ async def prune(request: Request, services: Services) -> Answer:
     filters = request.query.filters()
     if request.version < (1, 42):  # those with a name, too
         filters = Filters({**filters.fields, "all": ("true",)})
-    return JsonReply(await services.volumes.prune(filters))
+    return JsonReply(await services.volumes.prune(filters, _removal(request)))
+
+
+def _removal(request: Request) -> Removal:
+    """`force` is Docker's, the others are ours."""
+    query = request.query
+    return Removal(query.flag("force"), query.flag("force-protected"), query.flag("dry-run"))
 
 
 ROUTES: Final = (

@@ -1,0 +1,220 @@
+"""`VolumeDriver`, what every kind of volume is behind, and `local`: a directory, or what is mounted on it.
+
+    create  →  (mount  →  unmount)*  →  remove
+
+A driver keeps no state of its own that a restart could lose: who uses a volume, and whether it is mounted, is the
+engine's to remember. `mount` and `unmount` come in turn, once for all users together.
+
+`mount` puts the volume where the host sees it, as moby's driver and the plug-in protocol have it: that is what lets
+several containers share one tmpfs, one overlay or one NFS client. A plain local volume needs no mount at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from hafen.errors import HafenError, InvalidArgument
+from hafen.kernel import consts, fs, mount
+from hafen.spec import volumeoptions
+from hafen.storage import volumemount
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """What a driver is told of a volume."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a driver tells of one. `mountpoint` is empty where it is not mounted, `created_at` where nobody knows."""
+
+    name: str
+    mountpoint: str = ""
+    created_at: str = ""
+    status: Mapping[str, object] = field(default_factory=dict)
+
+
+class VolumeDriver(Protocol):
+    """A kind of volumes. Every call may block, but for those of an `instant` driver before `mount`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scope(self) -> str:
+        """`local`, or `global` where all machines see the same volumes."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `create`, `remove`, `get` and `list` return at once."""
+
+    def create(self, volume: Volume) -> None:
+        """Harmless where it is there already. Errors: InvalidArgument for options that make no sense."""
+
+    def remove(self, volume: Volume) -> Callable[[], None] | None:
+        """After this it does not exist; what is left of its files goes when the returned function is called."""
+
+    def needs_mount(self, volume: Volume) -> bool:
+        """Whether `path` is the volume only between `mount` and `unmount`."""
+
+    def mount(self, volume: Volume) -> str:
+        """Where it is now, an absolute path of the host's. Errors: System and Unavailable, with the reason."""
+
+    def unmount(self, volume: Volume) -> None:
+        """Harmless where it is not mounted."""
+
+    def path(self, volume: Volume) -> str:
+        """Where it is, or will be once it is mounted; may be empty where only the mount tells."""
+
+    def get(self, name: str) -> Found | None: ...
+
+    def list(self) -> list[Found]:
+        """All that the driver knows of."""
+
+
+class Drivers(Protocol):
+    """The drivers of an engine, by name."""
+
+    def find(self, name: str) -> VolumeDriver:
+        """NotFound for a name that nothing answers to. May block."""
+
+    def known(self) -> list[VolumeDriver]:
+        """Those that are there for sure, `local` first."""
+
+
+class LocalVolumes:
+    """Directories `<root>/<name>/_data`; options mount something on it (see `volumemount`)."""
+
+    name = "local"
+    scope = "local"
+    instant = True
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        os.makedirs(root, mode=0o701, exist_ok=True)
+        _sweep(root)
+
+    def create(self, volume: Volume) -> None:
+        if volumeoptions.parse(volume.options).size:
+            raise InvalidArgument("quota size requested but no quota support")
+        make_directory(self._root, volume.name)
+
+    def remove(self, volume: Volume) -> Callable[[], None]:
+        self.unmount(volume)
+        return set_aside(self._root, volume.name)
+
+    def needs_mount(self, volume: Volume) -> bool:
+        return volumeoptions.parse(volume.options).mounts
+
+    def mount(self, volume: Volume) -> str:
+        path = make_directory(self._root, volume.name)
+        options = volumeoptions.parse(volume.options)
+        if options.mounts and not is_mounted(path):
+            volumemount.mount(options, path)
+        return path
+
+    def unmount(self, volume: Volume) -> None:
+        unmount(self.path(volume))
+
+    def path(self, volume: Volume) -> str:
+        return data_directory(self._root, volume.name)
+
+    def get(self, name: str) -> Found | None:
+        path = data_directory(self._root, name)
+        return Found(name, path) if os.path.isdir(path) else None
+
+    def list(self) -> list[Found]:
+        with os.scandir(self._root) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        return [Found(name, data_directory(self._root, name)) for name in names]
+
+
+def data_directory(root: str, name: str) -> str:
+    return os.path.join(root, name, "_data")
+
+
+def make_directory(root: str, name: str) -> str:
+    """The volume's directory, made where it is missing."""
+    directory = data_directory(root, name)
+    if not os.path.isdir(directory):
+        os.makedirs(directory, exist_ok=True)
+        os.chmod(os.path.dirname(directory), 0o701)
+        os.chmod(directory, 0o755)
+    return directory
+
+
+def is_mounted(path: str) -> bool:
+    """Whether `path` is a mount of its own. A bind of the same file system has its parent's device: the mount's id is
+    what tells."""
+    try:
+        return fs.mount_id(consts.AT_FDCWD, path) != fs.mount_id(consts.AT_FDCWD, os.path.dirname(path))
+    except FileNotFoundError:
+        return False
+
+
+def unmount(path: str) -> None:
+    """Take away all that is mounted on `path`. Who still has files open there keeps them (MNT_DETACH)."""
+    while is_mounted(path):
+        mount.umount(path, consts.MNT_DETACH | consts.UMOUNT_NOFOLLOW)
+
+
+_TRASH = ".removing-"
+
+
+def set_aside(root: str, name: str) -> Callable[[], None]:
+    """Rename a volume's files away; the returned function deletes them."""
+    trash = os.path.join(root, _TRASH + name)
+    if os.path.lexists(trash):
+        _delete(trash)  # of a volume that had the same name, and a crash
+    try:
+        os.rename(os.path.join(root, name), trash)
+    except FileNotFoundError:
+        pass  # a crash came after the rename
+    return partial(_delete, trash)
+
+
+def _sweep(root: str) -> None:
+    """Delete what was set aside before a crash."""
+    for path in list(_set_aside(root)):
+        _delete(path)
+
+
+def _set_aside(root: str) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TRASH):
+                yield entry.path
+
+
+def _delete(trash: str) -> None:
+    """Never what is mounted there: that is somebody's NFS server or home directory."""
+    unmount(os.path.join(trash, "_data"))
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+class LocalDrivers:
+    """`Drivers` of `local` and others that are part of the engine; `plugins` are asked for all other names."""
+
+    def __init__(self, *drivers: VolumeDriver, plugins: Drivers) -> None:
+        self._drivers = {driver.name: driver for driver in drivers}
+        self._plugins = plugins
+
+    def find(self, name: str) -> VolumeDriver:
+        own = self._drivers.get(name or "local")
+        return self._plugins.find(name) if own is None else own
+
+    def known(self) -> list[VolumeDriver]:
+        return [*self._drivers.values(), *self._plugins.known()]
+
+
+def explained(error: HafenError, what: str) -> HafenError:
+    """The same kind of error, with what was tried before its text."""
+    return type(error)(f"{what}: {error.message}")
