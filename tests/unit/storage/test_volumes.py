@@ -46,7 +46,7 @@ def test_options_that_docker_refuses(options: dict[str, str], words: str) -> Non
 def test_a_size_needs_a_quota(tmp_path: Path) -> None:
     driver = LocalVolumes(str(tmp_path))
     driver.create(Volume("one", {"size": "0"}))
-    with pytest.raises(InvalidArgument, match="^quota size requested but no quota support$"):
+    with pytest.raises(InvalidArgument, match=r"^quota size requested but no quota support$"):
         driver.create(Volume("two", {"size": "10m"}))
 
 
