@@ -8,7 +8,8 @@
 
 `$` is a command line for sh (a `\\` at its end goes on in the next line), `>` its standard output, `!` its standard
 error, `=` its exit code where it is not 0. Other lines are for people. What no two engines say alike (identifiers,
-times, addresses) stands as `<id>`, `<time>`, `<ip>`. What a scenario makes begins with `$N` and is removed after it.
+times, addresses, directories) stands as `<id>`, `<time>`, `<ip>`, `<volumes>`. What a scenario makes begins with `$N`
+and is removed after it.
 
 Record: python -m tests.harness.transcript unix:///run/docker.sock tests/root/cli/walk/*.txt
 An engine whose root directory is another than ours: HAFEN_PEER_ROOT names it. One in another network namespace does not
@@ -58,6 +59,7 @@ _PLACEHOLDERS = [
     (re.compile("\\bSRun '"), "Run '"),  # a slip of docker 28.2
     (re.compile(r"(manifest unknown: manifest unknown|name not known to registry): .*"), r"\1"),  # ours says which
     (re.compile("runc create failed: "), ""),  # the name of the runtime, where it says what it refused
+    (re.compile(r"/[^\s'\":,]*/volumes(?=/[\w.$-]+/_data)"), "<volumes>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
     (re.compile(r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{12}\b"), "<short>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+-]\d{4} UTC|Z|[+-]\d\d:\d\d)"), "<time>"),

@@ -51,10 +51,16 @@ prune          network   prune.NETWORKS       Remove all unused networks
 rm             network   network.REMOVE       Remove one or more networks
 
 create         volume    volume.CREATE        Create a volume
+clone          volume    volumecopy.CLONE     Make a volume with what another one has
+export         volume    volumecopy.EXPORT    Export a volume as a tar archive
+import         volume    volumecopy.IMPORT    Make a volume from a tar archive
 inspect        volume    inspect.VOLUME       Display detailed information on one or more volumes
 ls             volume    listing.VOLUMES      List volumes
 prune          volume    prune.VOLUMES        Remove unused local volumes
+restore        volume    volumecopy.RESTORE   Give a volume back what it had when a snapshot was made
 rm             volume    volume.REMOVE        Remove one or more volumes
+snapshot       volume    volumecopy.SNAPSHOT  Keep what a volume has now, list and remove that
+update         volume    volume.UPDATE        Update a volume (cluster volumes only)
 
 inspect        manifest  manifest.INSPECT     Display an image manifest, or manifest list
 

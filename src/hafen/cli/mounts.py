@@ -11,7 +11,6 @@ _NAMES = {"src": "source", "dst": "target", "destination": "target", "ro": "read
 _BIND = ("bind-propagation", "bind-nonrecursive", "bind-recursive")
 _VOLUME = ("volume-nocopy", "volume-label", "volume-driver", "volume-opt", "volume-subpath")
 _TMPFS = ("tmpfs-size", "tmpfs-mode")
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
 def fields_of(text: str) -> list[tuple[str, str, bool]]:
@@ -61,8 +60,6 @@ def _set(mount: Document, name: str, value: str, field: str) -> None:
 
 def _set_bind(options: Document, name: str, value: str) -> None:
     if name == "bind-propagation":
-        if value.lower() not in _PROPAGATIONS:
-            raise InvalidArgument(f"invalid propagation {value}")
         options["Propagation"] = value.lower()
     elif name == "bind-nonrecursive":
         options["NonRecursive"] = _boolean(name, value)

@@ -34,6 +34,7 @@ from hafen.engine.members import Members
 from hafen.engine.mounting import Mounting
 from hafen.engine.networks import Networks
 from hafen.engine.paths import Paths
+from hafen.engine.pausing import Pauser
 from hafen.engine.records import Containers
 from hafen.engine.recover import Recovery
 from hafen.engine.registry import Registries
@@ -46,8 +47,10 @@ from hafen.engine.stats import Stats
 from hafen.engine.stop import Stopper
 from hafen.engine.system import System
 from hafen.engine.update import Updater
+from hafen.engine.volumecopies import VolumeCopies
 from hafen.engine.volumemounts import VolumeMounts
 from hafen.engine.volumes import Volumes
+from hafen.engine.volumework import VolumeWork
 from hafen.errors import InvalidArgument
 from hafen.kernel import cgroup
 from hafen.logs.drivers import DRIVERS
@@ -86,6 +89,7 @@ class Engine:
     health: HealthChecks
     events: Events
     networks: Networks
+    volumes: Volumes
     snapshotter: Snapshotter
     database: Database
     hierarchy: cgroup.Hierarchy
@@ -108,6 +112,7 @@ class Engine:
         await self.scope.close()
         await self.shims.close()
         self.networks.close()
+        self.volumes.mounts.close()
         self.events.close()
         self.services.images.close()
         self.snapshotter.close()
@@ -239,6 +244,12 @@ def wire(config: DaemonConfig) -> Engine:
         raise
 
 
+def volume_copies(kept: Stores) -> VolumeCopies:
+    root, containers = kept.paths.volumes, kept.containers
+    work = VolumeWork(kept.database, root, Pauser(containers, kept.events), new_id)
+    return VolumeCopies(kept.database, root, kept.volumes, containers, work, time.time_ns)
+
+
 def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engine:
     hierarchy = cgroup.open_hierarchy()
     host = hostfacts.raise_descriptor_limit(hostfacts.read(hierarchy.version))
@@ -249,6 +260,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     members = Members(containers, shims, paths)
     networks = _networks(config, kept, members)
     scope = kept.scope
+    copies = volume_copies(kept)
     mounting = Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)
     remover = Remover(database, containers, snapshots, volumes, events, paths, logs)
@@ -277,7 +289,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         attach=Attacher(containers, events, logs),
         exec=execs,
         copy=Copier(containers, snapshots, mounting, events),
-        commit=Committer(containers, images, events),
+        commit=Committer(containers, images, events, Pauser(containers, events)),
         events=events,
         system=System(
             containers, images, volumes, snapshots, listing, events, host, hierarchy, paths, available,
@@ -286,16 +298,17 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         ),
         registry=kept.registries,
         volumes=volumes,
+        volume_copies=copies,
         networks=networks,
         images=images,
         logs=logs,
         fsck=Fsck(images.store, containers, volumes, paths, kept.registries),
     )  # fmt: skip
     recovery = Recovery(
-        containers, exec_rows, execs, health, snapshots, networks, mounting, volumes, remover, starter, exits, shims,
-        images, hierarchy, paths, scope,
+        containers, exec_rows, execs, health, snapshots, networks, mounting, volumes, copies, remover, starter,
+        exits, shims, images, hierarchy, paths, scope,
     )  # fmt: skip
     return Engine(
-        services, recovery, shims, scope, exits, health, events, networks, snapshots, database, hierarchy,
+        services, recovery, shims, scope, exits, health, events, networks, volumes, snapshots, database, hierarchy,
         config.cgroup_parent, kept.registry,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import msgspec
@@ -10,14 +9,13 @@ import msgspec
 from hafen.engine.events import Events
 from hafen.engine.imageimport import CommitRequest
 from hafen.engine.images import Images
-from hafen.engine.records import Container, Containers
-from hafen.errors import Conflict, HafenError
+from hafen.engine.pausing import Pauser
+from hafen.engine.records import Containers
+from hafen.errors import Conflict
 from hafen.spec import reference
-from hafen.spec.lifecycle import Action, State
+from hafen.spec.lifecycle import State
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.image import IdResponse, ImageConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,7 @@ class Committer:
     containers: Containers
     images: Images
     events: Events
+    pauser: Pauser
 
     async def commit(
         self,
@@ -43,7 +42,7 @@ class Committer:
         if container.status.state in (State.REMOVING, State.DEAD):
             raise Conflict(f"You cannot commit container {container.id} which is {container.status.state}")
         record = container.record
-        paused = pause and await self._pause(container)
+        paused = pause and await self.pauser.pause(container)
         try:
             identity = await self.images.commit(
                 CommitRequest(
@@ -59,31 +58,12 @@ class Committer:
                 )
             )
         finally:
-            if paused and container.status.state is State.PAUSED and container.shim is not None:
-                try:
-                    await container.shim.resume()
-                    self.containers.transit(container, Action.UNPAUSE)
-                    self.events.publish("container", "unpause", container.id, container.event_attributes())
-                except HafenError:
-                    if container.status.state is State.PAUSED:  # else it ended meanwhile
-                        raise
+            if paused:
+                await self.pauser.resume(container)
         name = reference.parse_repository(repo, tag or "").familiar if repo else ""
         attributes = container.event_attributes(comment=comment, imageID=identity, imageRef=name)
         self.events.publish("container", "commit", container.id, attributes)
         return IdResponse(id=identity)
-
-    async def _pause(self, container: Container) -> bool:
-        """False where there is nothing to pause, maybe because it ends just now: it is committed all the same."""
-        if container.status.state is not State.RUNNING:
-            return False
-        try:
-            await container.running_shim().pause()
-            self.containers.transit(container, Action.PAUSE)
-        except HafenError as error:  # as in moby, a container that cannot be paused is committed as it is
-            log.info("committing %s without a pause: %s", container.id, error.message)
-            return False
-        self.events.publish("container", "pause", container.id, container.event_attributes())
-        return True
 
 
 def merged(own: ContainerConfig, given: ContainerConfig | None) -> ContainerConfig:

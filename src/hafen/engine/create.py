@@ -151,7 +151,9 @@ class Creator:
             for point in donor.record.mounts:
                 if point.type in ("bind", "volume"):
                     rw = point.rw and "ro" not in mode.split(",")
-                    found[point.destination] = msgspec.structs.replace(point, rw=rw, anonymous=False, copy_up=False)
+                    found[point.destination] = msgspec.structs.replace(
+                        point, rw=rw, mode="", anonymous=False, copy_up=False
+                    )
         own: dict[str, MountPoint] = {}
         requested = (
             *(mounts.parse_bind(text, wanted.volume_driver) for text in wanted.binds or ()),

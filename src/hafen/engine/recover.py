@@ -34,6 +34,7 @@ from hafen.engine.remove import Remover
 from hafen.engine.scope import Scope
 from hafen.engine.shimlink import Exit, Shim, ShimLink, read_exit, sweep
 from hafen.engine.start import Starter, guest_of
+from hafen.engine.volumecopies import VolumeCopies
 from hafen.engine.volumes import Volumes
 from hafen.errors import HafenError
 from hafen.kernel import mount
@@ -57,6 +58,7 @@ class Recovery:
     networks: Networks
     mounting: Mounting
     volumes: Volumes
+    copies: VolumeCopies
     remover: Remover
     starter: Starter
     exits: Exits
@@ -79,6 +81,7 @@ class Recovery:
             if container.alive:
                 self._kill_leftovers(container)
                 ended.append((container, self._last_exit(container)))
+        await self.copies.recover()
         await self.volumes.recover(self._users_of_volumes())
         await self._restore_networks()
         for container, exit in ended:

@@ -236,6 +236,29 @@ class VolumesService(Protocol):
     ) -> volume.VolumePruneResponse: ...
 
 
+class VolumeCopiesService(Protocol):
+    """Ours alone. `live`: writing containers are not paused meanwhile."""
+
+    async def export(self, name: str, live: bool = False) -> AsyncIterator[bytes]:
+        """A tar archive of the volume."""
+
+    async def import_(
+        self, name: str, archive: AsyncIterator[bytes], labels: dict[str, str] | None = None
+    ) -> volume.Volume: ...
+
+    async def clone(
+        self, name: str, target: str, snapshot: str = "", live: bool = False, labels: dict[str, str] | None = None
+    ) -> volume.Volume: ...
+
+    async def snapshots(self, name: str) -> list[volume.VolumeSnapshot]: ...
+
+    async def snapshot(self, name: str, snapshot: str = "", live: bool = False) -> volume.VolumeSnapshot: ...
+
+    async def remove_snapshot(self, name: str, snapshot: str) -> None: ...
+
+    async def restore(self, name: str, snapshot: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Every service of one engine, wired by `daemon.wire`."""
@@ -256,6 +279,7 @@ class Services:
     system: SystemService
     registry: RegistryService
     volumes: VolumesService
+    volume_copies: VolumeCopiesService
     networks: Networks
     images: Images
     logs: Logs

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -52,6 +54,7 @@ class Volumes:
         self._clock = clock
         self._records: dict[str, VolumeRecord] = {}
         self._removing: set[str] = set()
+        self._busy: Counter[str] = Counter()
 
     def load(self) -> None:
         """Read the rows; called once."""
@@ -97,6 +100,18 @@ class Volumes:
 
     def find(self, name: str) -> VolumeRecord | None:
         return self._records.get(name)
+
+    @contextmanager
+    def busy(self, name: str) -> Iterator[VolumeRecord]:
+        """Something is done with the volume that a removal must not come into."""
+        record = self.get(name)
+        if name in self._removing:
+            raise Conflict(f"get {name}: the volume is being removed")
+        self._busy[name] += 1
+        try:
+            yield record
+        finally:
+            self._busy[name] -= 1
 
     def users(self, name: str) -> list[str]:
         """Ids of the containers, running or not, that have it among their mounts."""
@@ -151,7 +166,7 @@ class Volumes:
         if anonymous:
             labels = {ANONYMOUS_LABEL: "", **(labels or {})}
         created = units.format_timestamp(self._clock() // 1_000_000_000 * 1_000_000_000)
-        record = VolumeRecord(name, created, labels, options or None, driver)
+        record = VolumeRecord(name, created, _sorted(labels), _sorted(options) or None, driver)
         if record.driver == "local":
             try:
                 self._drivers.find("local").create(record.volume)
@@ -161,6 +176,10 @@ class Volumes:
         self._records[name] = record
         self._events.publish("volume", "create", name, {"driver": record.driver})
         return record, True
+
+    def forget(self, record: VolumeRecord) -> None:
+        """Undo `ensure` in memory, as its transaction is undone in the database."""
+        self._records.pop(record.name, None)
 
     async def discard(self, records: Iterable[VolumeRecord]) -> None:
         """Undo `ensure` after its transaction was rolled back."""
@@ -244,6 +263,8 @@ class Volumes:
         users = self._users(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        if self._busy[name]:
+            raise Conflict(f"remove {name}: the volume is being copied")
         if record.protected and not how.unprotected:
             raise Conflict(
                 f"remove {name}: the volume is protected by its label {PROTECTED_LABEL}; "
@@ -256,8 +277,13 @@ class Volumes:
         """Remove those of the named volumes that are anonymous, not protected, and that no container uses."""
         for name in candidates:
             record = self._records.get(name)
-            if record is not None and record.anonymous and not record.protected and not self._users(name):
+            if record is not None and record.anonymous and self._is_free(record):
                 await self._remove(record)
+
+    def _is_free(self, record: VolumeRecord, how: Removal = PLAIN_REMOVAL) -> bool:
+        """Whether nobody has it and nothing protects it."""
+        unused = not self._users(record.name) and not self._busy[record.name] and record.name not in self._removing
+        return unused and (how.unprotected or not record.protected)
 
     async def prune(self, filters: Filters = NO_FILTERS, how: Removal = PLAIN_REMOVAL) -> VolumePruneResponse:
         """As Docker: local volumes without options of their own, for what those are made of may be anybody's."""
@@ -271,11 +297,9 @@ class Volumes:
             ) from None
         deleted, reclaimed = [], 0
         for record in self.records():
-            if self._users(record.name) or not (every or record.anonymous) or not _plain(record):
+            if not self._is_free(record, how) or not (every or record.anonymous) or not _plain(record):
                 continue
             if not filters.matches_labels(record.labels) or filters.excludes_labels(record.labels):
-                continue
-            if record.protected and not how.unprotected:
                 continue
             reclaimed += await asyncio.to_thread(_size, self.mounts.mountpoint(record))
             if not how.dry_run:
@@ -353,6 +377,11 @@ class Volumes:
         if driver.instant:
             return function(record.volume)
         return await self.mounts.in_thread(function, record.volume)
+
+
+def _sorted(words: dict[str, str] | None) -> dict[str, str] | None:
+    """As Go writes a map."""
+    return None if words is None else dict(sorted(words.items()))
 
 
 def _plain(record: VolumeRecord) -> bool:

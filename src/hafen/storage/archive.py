@@ -267,17 +267,17 @@ def _segments(raw: bytes, count: int) -> list[int]:
 
 
 def member(item: Entry, content: Iterable[bytes | memoryview] = (), *, nanoseconds: bool = False) -> Iterator[bytes]:
-    """The blocks of one member. The content must be `item.size` bytes; else Corrupt names the file."""
+    """The blocks of one member. The content must be `item.stored` bytes; else Corrupt names the file."""
     yield tarformat.encode(item, nanoseconds=nanoseconds)
     if item.type != tarformat.FILE:
         return
     written = 0
     for piece in content:
         written += len(piece)
-        if written > item.size:
+        if written > item.stored:
             break
         yield bytes(piece)
-    if written != item.size:
+    if written != item.stored:
         raise Corrupt(f"file {item.name!r} changed its size while it was read")
     if written % BLOCK:
         yield bytes(-written % BLOCK)

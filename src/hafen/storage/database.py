@@ -132,6 +132,16 @@ CREATE TABLE blob_sources (
 
 _VOLUMES_1 = """
 ALTER TABLE volumes ADD COLUMN mountpoint TEXT;  -- not NULL: its driver was asked to mount it; the path once it did
+CREATE TABLE volume_snapshots (
+    volume TEXT NOT NULL REFERENCES volumes (name) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (volume, name)
+);
+CREATE TABLE volume_work (
+    id TEXT PRIMARY KEY,                       -- also the name of the directory that is being filled
+    record BLOB NOT NULL                       -- engine.volumework.Work as JSON
+);
 """
 
 MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2, _VOLUMES_1)

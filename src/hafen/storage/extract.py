@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hafen.errors import Corrupt, Forbidden, HafenError, OutOfSpace, System
@@ -30,6 +32,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What a foreign archive may set. `trusted.*` would let a layer speak overlayfs (redirects, metacopy); `security.*`
 # other than capabilities belongs to this machine's policy.
 XATTRS = ("user.", "security.capability", "system.posix_acl_")
+_DEFAULT_ACL = "system.posix_acl_default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ class Extractor:
         self._parents: OrderedDict[str, int] = OrderedDict()
         self._umask = _umask()
         self._owner = (os.geteuid(), os.getegid())
-        self._directories: dict[str, tuple[int, int]] = {}  # name -> (mtime_ns, mode): set when all is there
+        # What directories get when all is there: their times, and the ACL that new files in them would inherit.
+        self._directories: dict[str, tuple[int, bytes | None]] = {}
         self._implicit: dict[str, None] = {"": None}
         self._bytes = 0
         self._entries = 0
@@ -277,22 +281,22 @@ class Extractor:
         self._directory_attributes(path, item)
 
     def _directory_attributes(self, path: str, item: Entry) -> None:
-        self._directories[path] = (item.mtime_ns, item.mode)
+        self._directories[path] = (item.mtime_ns, item.xattrs.get(_DEFAULT_ACL))
         if item.mode & stat.S_ISGID:
             self._setgid_seen = True
-        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent(path))
-        try:
+        with _opened(self._parent(path)) as descriptor:
             if self._policy.owners:
                 os.fchown(descriptor, item.uid, item.gid)
             os.fchmod(descriptor, item.mode)
             if item.xattrs:
                 self._set_xattrs(descriptor, item)
-        finally:
-            os.close(descriptor)
 
     def _finish_directories(self) -> None:
         # Deepest first does not matter: a directory's time changes by its own entries only, and all are there.
-        for path, (mtime_ns, _) in self._directories.items():
+        for path, (mtime_ns, default_acl) in self._directories.items():
+            if default_acl is not None:
+                with _opened(self._parent(path)) as descriptor:
+                    _set_xattr(descriptor, _DEFAULT_ACL, default_acl)
             os.utime(".", ns=(mtime_ns, mtime_ns), dir_fd=self._parent(path))
             self._trim()
 
@@ -345,13 +349,8 @@ class Extractor:
 
     def _set_xattrs(self, descriptor: int, item: Entry) -> None:
         for name, value in item.xattrs.items():
-            if not name.startswith(XATTRS):
-                continue
-            try:
-                os.setxattr(descriptor, name, value)
-            except OSError as error:
-                if error.errno != errno.ENOTSUP:
-                    raise
+            if name.startswith(XATTRS) and name != _DEFAULT_ACL:
+                _set_xattr(descriptor, name, value)
 
     def _whiteout(self, parent: int, head: str, base: str) -> None:
         if base == OPAQUE_MARK:
@@ -377,6 +376,25 @@ class Extractor:
 
     def _is_whiteout(self, parent: int, base: str) -> bool:
         return os.stat(base, dir_fd=parent, follow_symlinks=False).st_rdev == 0
+
+
+@contextmanager
+def _opened(directory: int) -> Iterator[int]:
+    """An O_PATH descriptor's directory, for what needs more than its place."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _set_xattr(descriptor: int, name: str, value: bytes) -> None:
+    """Left out where the file system has none."""
+    try:
+        os.setxattr(descriptor, name, value)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
 
 
 def _remove_tree(parent: int, base: str) -> None:

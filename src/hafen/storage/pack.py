@@ -5,10 +5,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from hafen.errors import Corrupt
-from hafen.storage import archive, tarformat
+from hafen.storage import archive, tarformat, treecopy
 from hafen.storage.tarformat import Entry
 
 _READ = 1 << 20
+_MOST_SEGMENTS = 100_000  # a file in more pieces than a reader should have to keep is written whole
 # What travels: the user's own attributes, capabilities and ACLs. `trusted.overlay.*` and security labels are local.
 _XATTRS = ("user.", "security.capability", "system.posix_acl_")
 _KINDS = {
@@ -23,11 +24,13 @@ _KINDS = {
 
 class Packer:
     """Turns paths below the directory `root` (a descriptor) into tar. Remembers hard links: the first path carries
-    the content, later ones link to it. Never follows a symbolic link."""
+    the content, later ones link to it. Never follows a symbolic link. `sparse`: holes stay holes (GNU's pax format
+    1.0); layers do without, for others would not get the same bytes."""
 
-    def __init__(self, root: int, *, nanoseconds: bool = False) -> None:
+    def __init__(self, root: int, *, nanoseconds: bool = False, sparse: bool = False) -> None:
         self._root = root
         self._nanoseconds = nanoseconds
+        self._sparse = sparse
         self._links: dict[tuple[int, int], str] = {}
 
     def member(self, path: str, name: str | None = None) -> Iterator[bytes]:
@@ -67,7 +70,12 @@ class Packer:
             if not stat.S_ISREG(status.st_mode):
                 raise Corrupt(f"file {path!r} was replaced while it was read")
             item = item._replace(size=status.st_size, xattrs=_xattrs(descriptor))
-            yield from archive.member(item, _contents(descriptor, status.st_size), nanoseconds=self._nanoseconds)
+            content = _contents(descriptor, status.st_size)
+            if self._sparse and status.st_blocks * 512 < status.st_size:
+                segments = tuple(treecopy.segments(descriptor, status.st_size))
+                if len(segments) <= _MOST_SEGMENTS:
+                    item, content = item._replace(segments=segments), _pieces(descriptor, segments)
+            yield from archive.member(item, content, nanoseconds=self._nanoseconds)
         finally:
             os.close(descriptor)
 
@@ -102,6 +110,12 @@ def _contents(descriptor: int, size: int) -> Iterator[bytes]:
         yield data
 
 
+def _pieces(descriptor: int, segments: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    for offset, length in segments:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        yield from _contents(descriptor, length)
+
+
 def walk(root: int, path: str = "", skip: Callable[[str], bool] | None = None) -> Iterator[str]:
     """Every path below `path`, sorted within each directory, directories before what is in them. `skip` names
     directories' entries that are left out with all below them."""
@@ -133,6 +147,15 @@ def joined(chunks: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:
             length = 0
     if pending:
         yield b"".join(pending)
+
+
+def whole(root: int) -> Iterator[bytes]:
+    """A directory with its own attributes, holes and all as one archive from which `extract` makes the same again."""
+    packer = Packer(root, nanoseconds=True, sparse=True)
+    yield from packer.member("", "./")
+    for path in walk(root):
+        yield from packer.member(path)
+    yield archive.end()
 
 
 def tree(root: int, *, nanoseconds: bool = False, skip: Callable[[str], bool] | None = None) -> Iterator[bytes]:

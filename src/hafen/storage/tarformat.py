@@ -225,8 +225,19 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
+def sparse_map(item: Entry) -> bytes:
+    """What stands before the content of a sparse file (GNU's pax format 1.0): its segments as decimal lines. A hole at
+    the end is told by an empty segment there, as GNU tar does."""
+    segments = list(item.segments or ())
+    if not segments or sum(segments[-1]) < item.size:
+        segments.append((item.size, 0))
+    lines = [len(segments), *(number for segment in segments for number in segment)]
+    return padded(b"".join(b"%d\n" % line for line in lines))
+
+
 def encode(item: Entry, *, nanoseconds: bool = False) -> bytes:
-    """The header blocks of a member: plain ustar where that can say it, a pax header before it where not.
+    """The header blocks of a member: plain ustar where that can say it, a pax header before it where not; for a file
+    with `segments` also its map.
 
     Times are whole seconds unless `nanoseconds`: as in the layers of other engines, where a pax header for every file
     would double the size of small ones.
@@ -236,6 +247,14 @@ def encode(item: Entry, *, nanoseconds: bool = False) -> bytes:
     mtime, fraction = divmod(item.mtime_ns, 1_000_000_000)
     size = item.size if item.type == FILE else 0
     records: dict[str, bytes] = {}
+    sparse = b""
+    if item.segments is not None:
+        sparse = sparse_map(item)
+        records = {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0", "GNU.sparse.name": name}
+        records["GNU.sparse.realsize"] = b"%d" % size
+        size = len(sparse) + item.stored
+        # Where a reader that does not know the format puts the raw map and content (GNU tar: %d/GNUSparseFile.%p/%f).
+        name = b"GNUSparseFile.0/" + name.rpartition(b"/")[2][:80]
     split = _split(name)
     if split is None or not name.isascii():
         records["path"] = name
@@ -261,4 +280,4 @@ def encode(item: Entry, *, nanoseconds: bool = False) -> bytes:
         data = b"".join(_pax_record(key, records[key]) for key in sorted(records))
         base = name.rstrip(b"/").rpartition(b"/")[2][:80]
         head = _block(b"PaxHeaders.0/" + base, b"", Entry("", mode=0o644), len(data), 0, b"", PAX) + padded(data)
-    return head + _block(split[1], split[0], item, size, mtime, linkname[:100], item.type)
+    return head + _block(split[1], split[0], item, size, mtime, linkname[:100], item.type) + sparse

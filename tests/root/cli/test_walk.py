@@ -1,4 +1,4 @@
-"""Every subcommand and flag of `docker container` and `network` says on our engine what it says on Docker.
+"""Every subcommand and flag of `docker container`, `network` and `volume` says on our engine what it says on Docker.
 
 What is typed and what Docker answers is in walk/*.txt, recorded from Docker 26.1 with docker 28.2; here the same is
 played by `docker` and by `hafen` on our engine. `tests/harness/transcript.py` tells the form, and how to record again.
@@ -32,6 +32,7 @@ GROUPS = {
     "prune", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
     ],
     "network": ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"],
+    "volume": ["create", "inspect", "ls", "prune", "rm", "update"],
 }  # fmt: skip
 
 # Flags that no scenario can show, by reason.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from hafen.api import oldrequests
-from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request
+from hafen.api.message import NO_CONTENT, Answer, JsonReply, Request, StreamReply
 from hafen.api.router import Route
+from hafen.api.stream import TAR, begun
 from hafen.engine.services import Services
 from hafen.engine.volumerecords import Removal
 from hafen.errors import Unavailable
@@ -49,6 +50,53 @@ def _removal(request: Request) -> Removal:
     return Removal(query.flag("force"), query.flag("force-protected"), query.flag("dry-run"))
 
 
+# What follows is ours: Docker has no such routes.
+
+
+async def export(request: Request, services: Services) -> Answer:
+    chunks = await services.volume_copies.export(request.params["name"], request.query.flag("live"))
+    return StreamReply(await begun(chunks), TAR)
+
+
+async def import_(request: Request, services: Services) -> Answer:
+    name, labels = request.params["name"], _labels(request)
+    return JsonReply(await services.volume_copies.import_(name, aiter(request.body), labels), 201)
+
+
+async def clone(request: Request, services: Services) -> Answer:
+    query = request.query
+    made = await services.volume_copies.clone(
+        request.params["name"], query.text("name"), query.text("snapshot"), query.flag("live"), _labels(request)
+    )
+    return JsonReply(made, 201)
+
+
+async def list_snapshots(request: Request, services: Services) -> Answer:
+    return JsonReply(await services.volume_copies.snapshots(request.params["name"]))
+
+
+async def snapshot(request: Request, services: Services) -> Answer:
+    query = request.query
+    made = await services.volume_copies.snapshot(request.params["name"], query.text("name"), query.flag("live"))
+    return JsonReply(made, 201)
+
+
+async def remove_snapshot(request: Request, services: Services) -> Answer:
+    await services.volume_copies.remove_snapshot(request.params["name"], request.params["snapshot"])
+    return NO_CONTENT
+
+
+async def restore(request: Request, services: Services) -> Answer:
+    await services.volume_copies.restore(request.params["name"], request.query.text("snapshot"))
+    return NO_CONTENT
+
+
+def _labels(request: Request) -> dict[str, str] | None:
+    """`label=a=b`, any number of times."""
+    given = (text.partition("=") for text in request.query.all("label"))
+    return {name: value for name, _, value in given} or None
+
+
 ROUTES: Final = (
     Route("GET", "/volumes", list_all),
     Route("POST", "/volumes/create", create, finish=True),
@@ -56,4 +104,11 @@ ROUTES: Final = (
     Route("GET", "/volumes/{name}", inspect),
     Route("PUT", "/volumes/{name}", update, since=(1, 42)),
     Route("DELETE", "/volumes/{name}", remove, finish=True),
+    Route("GET", "/volumes/{name}/export", export),
+    Route("POST", "/volumes/{name}/import", import_, finish=True),
+    Route("POST", "/volumes/{name}/clone", clone, finish=True),
+    Route("GET", "/volumes/{name}/snapshots", list_snapshots),
+    Route("POST", "/volumes/{name}/snapshots", snapshot, finish=True),
+    Route("DELETE", "/volumes/{name}/snapshots/{snapshot}", remove_snapshot, finish=True),
+    Route("POST", "/volumes/{name}/restore", restore, finish=True),
 )

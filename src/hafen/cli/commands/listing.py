@@ -9,7 +9,6 @@ from hafen.cli.formats import label_of, label_text, show
 from hafen.cli.output import ago, ellipsis, human_size, quoted, short_id
 from hafen.client import containers, images, networks, volumes
 from hafen.client.engine import Document
-from hafen.errors import InvalidArgument
 from hafen.spec.evaluate import Row
 
 _CONTAINER_HEADERS = {
@@ -233,11 +232,13 @@ _VOLUME_HEADERS = {
 
 def _volumes(call: Call) -> int:
     form = call.flags.text("format") or str(call.settings.get("volumesFormat") or "") * (not call.flags.on("quiet"))
-    if call.flags.on("cluster"):
-        raise InvalidArgument("cluster volumes are not known: there is no swarm")
     found = sorted(volumes.listing(call.engine, call.flags.values("filter")), key=lambda item: natural(item["Name"]))
+    columns = ["Driver", "Name"]
+    if call.flags.on("cluster"):  # Swarm's
+        found = [item for item in found if item.get("ClusterVolume")]
+        columns = ["Name", "Group", "Driver", "Availability", "Status"]
     rows = (volume_row(item) for item in found)
-    show(rows, _VOLUME_HEADERS, ["Driver", "Name"], form, quiet="Name" if call.flags.on("quiet") else "")
+    show(rows, _VOLUME_HEADERS, columns, form, quiet="Name" if call.flags.on("quiet") else "")
     return 0
 
 

@@ -66,11 +66,13 @@ def _volumes(call: Call) -> int:
     everything = call.flags.on("all")
     kind = "local volumes" if everything else "anonymous local volumes"
     warning = f"WARNING! This will remove {'all ' if everything else ''}{kind} not used by at least one container."
-    if not agreed(call, f"{warning}\nAre you sure you want to continue?"):
+    how = volumes.Removal(protected=call.flags.on("force-protected"), dry_run=call.flags.on("dry-run"))
+    if not how.dry_run and not agreed(call, f"{warning}\nAre you sure you want to continue?"):
         return 0
-    answer = volumes.prune(call.engine, [*(["all=true"] if everything else []), *call.flags.values("filter")])
-    _section("Deleted Volumes:", answer.get("VolumesDeleted") or [])
-    out(f"Total reclaimed space: {human_size(answer.get('SpaceReclaimed') or 0)}")
+    answer = volumes.prune(call.engine, [*(["all=true"] if everything else []), *call.flags.values("filter")], how)
+    _section("Would delete:" if how.dry_run else "Deleted Volumes:", answer.get("VolumesDeleted") or [])
+    what = "Would reclaim" if how.dry_run else "Total reclaimed space"
+    out(f"{what}: {human_size(answer.get('SpaceReclaimed') or 0)}")
     return 0
 
 
@@ -124,7 +126,9 @@ NETWORKS = Command(_networks, "[OPTIONS]", "Remove all unused networks", _UNTIL 
 VOLUMES = Command(
     _volumes, "[OPTIONS]", "Remove unused local volumes",
     "-a, --all             Remove all unused volumes, not just anonymous ones\n"
-    '    --filter filter   Provide filter values (e.g. "label=<label>")\n' + _FORCE, most=0,
+    "    --dry-run         Only tell what would be removed\n"
+    '    --filter filter   Provide filter values (e.g. "label=<label>")\n' + _FORCE
+    + "    --force-protected   Remove volumes with the label hafen.protect, too", most=0,
 )  # fmt: skip
 SYSTEM = Command(
     _system, "[OPTIONS]", "Remove unused data",

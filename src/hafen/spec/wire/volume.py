@@ -37,6 +37,14 @@ class VolumeCreateRequest(Wire, frozen=True):
     cluster_volume_spec: dict[str, object] | None = None
 
 
+class VolumeSnapshot(Wire, frozen=True):
+    """Ours: what a volume had at one moment."""
+
+    name: str = shown(str)
+    volume: str = shown(str)
+    created_at: str = shown(str)
+
+
 class VolumePruneResponse(Wire, frozen=True):
     volumes_deleted: list[str] | None = shown(null)
     space_reclaimed: UInt64 = shown(int)
