@@ -254,12 +254,11 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     hierarchy = cgroup.open_hierarchy()
     host = hostfacts.raise_descriptor_limit(hostfacts.read(hierarchy.version))
     available = runtimes(config)
-    database, paths, events, containers = kept.database, kept.paths, kept.events, kept.containers
+    database, paths, events, containers, scope = kept.database, kept.paths, kept.events, kept.containers, kept.scope
     snapshots, volumes, images = kept.snapshots, kept.volumes, kept.images
     shims = ShimLink(idle_shims=config.idle_shims, idle_netns=config.idle_netns)
     members = Members(containers, shims, paths)
     networks = _networks(config, kept, members)
-    scope = kept.scope
     copies = volume_copies(kept)
     mounting = Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)
@@ -273,12 +272,11 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     health = HealthChecks(containers, execs, events, scope)
     containers.on_transit = health.follow
     listing = Listing(containers, images, snapshots, volumes.source)
-    creator = Creator(
-        database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS,
-        hierarchy.has,
-    )  # fmt: skip
     services = Services(
-        create=creator,
+        create=Creator(
+            database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS,
+            hierarchy.has,
+        ),
         start=starter,
         stop=Stopper(containers, starter, exits, events),
         remove=remover,

@@ -193,6 +193,6 @@ class Repairer:
 
     def _remake(self, step: Remake) -> None:
         if step.kind is Kind.VOLUME_MISSING:
-            self._volumes.path(step.subject)
+            self._volumes.remake(step.subject)
         else:
             self._store.snapshots.remake(step.subject)

@@ -92,6 +92,10 @@ class Volumes:
             name for name, record in self._records.items() if record.driver == "local" and local.get(name) is None
         )
 
+    def remake(self, name: str) -> None:
+        """The directory of a local volume that has lost it."""
+        self._drivers.find("local").create(self.get(name).volume)
+
     def get(self, name: str) -> VolumeRecord:
         record = self._records.get(name)
         if record is None:
