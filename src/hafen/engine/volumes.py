@@ -170,7 +170,7 @@ class Volumes:
         if anonymous:
             labels = {ANONYMOUS_LABEL: "", **(labels or {})}
         created = units.format_timestamp(self._clock() // 1_000_000_000 * 1_000_000_000)
-        record = VolumeRecord(name, created, _sorted(labels), _sorted(options) or None, driver)
+        record = VolumeRecord(name, created, _sorted(labels), _sorted(options), driver)
         if record.driver == "local":
             try:
                 self._drivers.find("local").create(record.volume)

@@ -10,13 +10,17 @@ from hafen.api.router import Route
 from hafen.api.stream import TAR, begun
 from hafen.engine.services import Services
 from hafen.engine.volumerecords import Removal
-from hafen.errors import Unavailable
+from hafen.errors import InvalidArgument, Unavailable
 from hafen.spec.filters import Filters
 from hafen.spec.wire.volume import VolumeCreateRequest
 
 
 async def list_all(request: Request, services: Services) -> Answer:
-    return JsonReply(await services.volumes.list(request.query.filters()))
+    try:
+        filters = request.query.filters()
+    except InvalidArgument as error:
+        raise InvalidArgument(f"error reading volume filters: {error.message}") from error
+    return JsonReply(await services.volumes.list(filters))
 
 
 async def inspect(request: Request, services: Services) -> Answer:
@@ -102,7 +106,7 @@ ROUTES: Final = (
     Route("POST", "/volumes/create", create, finish=True),
     Route("POST", "/volumes/prune", prune, finish=True),
     Route("GET", "/volumes/{name}", inspect),
-    Route("PUT", "/volumes/{name}", update, since=(1, 42)),
+    Route("PUT", "/volumes/{name}", update),
     Route("DELETE", "/volumes/{name}", remove, finish=True),
     Route("GET", "/volumes/{name}/export", export),
     Route("POST", "/volumes/{name}/import", import_, finish=True),

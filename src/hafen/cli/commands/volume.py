@@ -23,7 +23,7 @@ def _create(call: Call) -> int:
             "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
         )
     body: Document = {
-        "Name": name, "Driver": flags.text("driver", "local"), "DriverOpts": as_map(flags.values("opt")),
+        "Name": name, "Driver": flags.text("driver", "local"), "DriverOpts": as_map(flags.values("opt")) or None,
         "Labels": as_map(flags.values("label")) or None,
     }  # fmt: skip
     if any(flags.changed(flag) for flag in _CLUSTER):
