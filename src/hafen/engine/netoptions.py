@@ -131,12 +131,13 @@ def _gateway_mode(text: str) -> str:
 
 
 def endpoint_sysctls(options: Mapping[str, str] | None, interface: str) -> dict[str, str]:
-    """`net.ipv4.conf.IFNAME.log_martians=1,...` of an endpoint, by paths below /proc/sys."""
+    """`net.ipv4.conf.IFNAME.log_martians=1,...` of an endpoint, by paths below /proc/sys. docker's client writes all of
+    it in lower case."""
     found: dict[str, str] = {}
     for setting in filter(None, (options or {}).get(SYSCTLS, "").split(",")):
         name, equals, value = setting.partition("=")
         parts = name.split(".")
-        if not equals or len(parts) != 5 or parts[0] != "net" or parts[3] != "IFNAME":
+        if not equals or len(parts) != 5 or parts[0] != "net" or parts[3].upper() != "IFNAME":
             raise InvalidArgument(
                 f"invalid endpoint settings:\nunable to parse '{setting}' in label {SYSCTLS}: "
                 "the form is net.X.Y.IFNAME.Z=value"
