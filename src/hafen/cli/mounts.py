@@ -8,7 +8,7 @@ from hafen.errors import InvalidArgument
 
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _NAMES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "subpath": "volume-subpath"}
-_BIND = ("bind-propagation", "bind-nonrecursive", "bind-recursive")
+_BIND = ("bind-propagation", "bind-nonrecursive", "bind-recursive", "idmap")
 _VOLUME = ("volume-nocopy", "volume-label", "volume-driver", "volume-opt", "volume-subpath")
 _TMPFS = ("tmpfs-size", "tmpfs-mode")
 
@@ -59,7 +59,9 @@ def _set(mount: Document, name: str, value: str, field: str) -> None:
 
 
 def _set_bind(options: Document, name: str, value: str) -> None:
-    if name == "bind-propagation":
+    if name == "idmap":
+        options["IDMap"] = value
+    elif name == "bind-propagation":
         options["Propagation"] = value.lower()
     elif name == "bind-nonrecursive":
         options["NonRecursive"] = _boolean(name, value)

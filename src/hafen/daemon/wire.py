@@ -61,11 +61,13 @@ from hafen.network.macvlan import IPVLAN, MACVLAN, ParentDriver
 from hafen.network.none import NullDriver
 from hafen.spec import platform
 from hafen.spec.wire.hostconfig import LogConfig
+from hafen.storage import sshfsvolumes
 from hafen.storage.content import LocalContent
 from hafen.storage.database import Database
 from hafen.storage.overlay import OverlaySnapshotter
 from hafen.storage.plugin import Places
 from hafen.storage.snapshot import Snapshotter
+from hafen.storage.sshfsvolumes import SshfsVolumes
 from hafen.storage.volumeplugin import PluginDrivers
 from hafen.storage.volumes import LocalDrivers, LocalVolumes
 
@@ -205,7 +207,8 @@ def stores(config: DaemonConfig, database: Database, paths: Paths) -> Stores:
 
     scope = Scope()
     plugins = PluginDrivers(Places(config.plugin_sockets, tuple(config.plugin_specs)))
-    drivers = LocalDrivers(LocalVolumes(paths.volumes), plugins=plugins)
+    sshfs = (SshfsVolumes(paths.volumes),) if shutil.which(sshfsvolumes.TOOL) else ()
+    drivers = LocalDrivers(LocalVolumes(paths.volumes), *sshfs, plugins=plugins)
     mounts = VolumeMounts(database, drivers, scope)
     volumes = Volumes(database, drivers, mounts, events, users_of_volume, new_id, time.time_ns)
     volumes.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from hafen.engine.records import Container, Record
 from hafen.engine.volumes import Volumes
 from hafen.errors import HafenError, InvalidArgument, NotFound, System
 from hafen.kernel import consts, fs, mount
+from hafen.runtime import identity
+from hafen.spec import idmaps
 from hafen.spec.mounts import MountPoint
-from hafen.spec.runtime_config import Mount
+from hafen.spec.runtime_config import Mount, User
 from hafen.storage.snapshot import Snapshotter
 
 
@@ -64,11 +67,24 @@ class Mounting:
             source = _bind_source(point)
             if point.propagation not in ("", "private", "rprivate"):
                 _check_propagation(source, point.propagation)
-            return Mount(point.destination, "bind", source, specgen.bind_options(point))
+            maps = await asyncio.to_thread(self._maps, record, source, point.idmap) if point.idmap else ()
+            return Mount(point.destination, "bind", source, specgen.bind_options(point), *maps)
         source = await self._mount_volume(record, point)
         if point.subpath:
             source = _subpath(source, point.subpath)
         return Mount(point.destination, "bind", source, specgen.bind_options(point))
+
+    def _maps(self, record: Record, source: str, idmap: str) -> idmaps.Maps:
+        """Of users and of groups; the user's name is looked up in the container's files."""
+        if idmap != "U":
+            return idmaps.parse(idmap)
+        owner = os.stat(source)
+        root = self.snapshotter.tree(record.id).open_root(readonly=True)
+        try:
+            user = identity.resolve(root, User(name=record.config.user))
+        finally:
+            os.close(root)
+        return idmaps.exchanged(owner.st_uid, user.uid), idmaps.exchanged(owner.st_gid, user.gid)
 
     async def _mount_volume(self, record: Record, point: MountPoint) -> str:
         volume = self.volumes.get(point.name)

@@ -236,6 +236,8 @@ def bind_options(point: MountPoint) -> tuple[str, ...]:
         options.append("ro" if point.read_only_nonrecursive or point.nonrecursive else "rro")
     if point.propagation:
         options.append(point.propagation)
+    if point.idmap:
+        options.append("idmap" if point.nonrecursive else "ridmap")
     return tuple(options)
 
 

@@ -74,7 +74,8 @@ class VolumeMounts:
         use = self._uses.get(record.name)
         if use is not None and use.mountpoint:
             return use.mountpoint
-        return self._drivers.find("local").path(record.volume) if record.driver == "local" else ""
+        own = next((one for one in self._drivers.built_in() if one.name == record.driver), None)
+        return "" if own is None else own.path(record.volume)
 
     async def mount(self, record: VolumeRecord, user: str) -> str:
         """The path at which `user` (a container's id) has the volume until `release`. Errors: the driver's."""

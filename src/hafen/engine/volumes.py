@@ -171,9 +171,10 @@ class Volumes:
             labels = {ANONYMOUS_LABEL: "", **(labels or {})}
         created = units.format_timestamp(self._clock() // 1_000_000_000 * 1_000_000_000)
         record = VolumeRecord(name, created, _sorted(labels), _sorted(options), driver)
-        if record.driver == "local":
+        local = next((one for one in self._drivers.built_in() if one.name == driver), None)
+        if local is not None:
             try:
-                self._drivers.find("local").create(record.volume)
+                local.create(record.volume)
             except HafenError as error:
                 raise explained(error, f"create {name}") from error
         self._database.execute("INSERT INTO volumes (name, record) VALUES (?, ?)", (name, msgspec.json.encode(record)))

@@ -11,12 +11,14 @@ import posixpath
 import msgspec
 
 from hafen.errors import InvalidArgument, NotImplemented, System
+from hafen.spec import idmaps
 from hafen.spec.names import check_volume_name
 from hafen.spec.wire.hostconfig import Mount
 
 PROPAGATIONS = frozenset(("private", "rprivate", "slave", "rslave", "shared", "rshared"))
 _ACCESS = frozenset(("ro", "rw"))
 _LABELS = frozenset(("z", "Z"))
+_OWN = frozenset("U")  # ours, named after podman's
 _CONSISTENCY = frozenset(("consistent", "cached", "delegated", "default"))
 
 
@@ -25,7 +27,8 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `source` is a host path (bind), an image's reference (image), empty (tmpfs), or filled in when the volume exists;
     `name` is a volume's, empty for an anonymous one until it is made, or an image's id. `mode` is what the user wrote
-    after the second colon. `driver` is empty where none was asked for, until the volume exists.
+    after the second colon. `idmap` is a map of ids (`spec.idmaps`), or `U`: the owner of the source, and the
+    container's user, are each other. `driver` is empty where none was asked for, until the volume exists.
     """
 
     type: str
@@ -47,6 +50,7 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
     driver_options: dict[str, str] = {}
     tmpfs_options: tuple[str, ...] = ()
     from_tmpfs: bool = False
+    idmap: str = ""
 
     def snapshot(self, container_id: str) -> str:
         """Key of the snapshot behind a mounted image."""
@@ -82,7 +86,10 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
             rw="ro" not in options,
             propagation=propagation or "rprivate",
             create_source=True,
+            idmap="U" if "U" in options else "",
         )
+    if "U" in options:
+        raise System(f"{prefix}the mode U is of bind mounts")
     if propagation:
         raise System(f"{prefix}field BindOptions must not be specified")
     if source:
@@ -101,7 +108,7 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
 
 def _parse_mode(mode: str) -> tuple[str, ...]:
     options = tuple(mode.split(",")) if mode else ()
-    groups = (_ACCESS, _LABELS, PROPAGATIONS, _CONSISTENCY, frozenset(("nocopy",)))
+    groups = (_ACCESS, _LABELS, PROPAGATIONS, _CONSISTENCY, _OWN, frozenset(("nocopy",)))
     for option in options:
         if not any(option in group for group in groups):
             raise System(f"invalid mode: {mode}")
@@ -191,7 +198,11 @@ def _bind_mount(mount: Mount, destination: str) -> MountPoint:
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f"invalid propagation mode: {propagation}")
+    idmap = options.id_map if options else ""
+    if idmap:
+        idmaps.parse(idmap)
     return MountPoint(
+        idmap=idmap,
         type="bind",
         source=_clean(mount.source),
         destination=destination,

@@ -127,6 +127,9 @@ class PluginDrivers:
             self._drivers[name] = (address, driver)
         return driver
 
+    def built_in(self) -> list[VolumeDriver]:
+        return []
+
     def known(self) -> list[VolumeDriver]:
         """Those whose socket or file is there, and that answer now or did before."""
         found: list[VolumeDriver] = []

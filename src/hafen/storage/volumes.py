@@ -86,12 +86,18 @@ class Drivers(Protocol):
     def find(self, name: str) -> VolumeDriver:
         """NotFound for a name that nothing answers to. May block."""
 
+    def built_in(self) -> list[VolumeDriver]:
+        """Those that are part of the engine, all of them instant; `local` first. Does not block."""
+
     def known(self) -> list[VolumeDriver]:
-        """Those that are there for sure, `local` first."""
+        """Those that are there now: the same, then plug-ins. May block."""
 
 
 class LocalVolumes:
-    """Directories `<root>/<name>/_data`; options mount something on it (see `volumemount`)."""
+    """Directories `<root>/<name>/_data`; options mount something on it (see `volumemount`).
+
+    Drivers that mount something else there say in their place what `check`, `needs_mount` and `attach` do.
+    """
 
     name = "local"
     scope = "local"
@@ -102,23 +108,30 @@ class LocalVolumes:
         os.makedirs(root, mode=0o701, exist_ok=True)
         _sweep(root)
 
-    def create(self, volume: Volume) -> None:
-        if volumeoptions.parse(volume.options).size:
+    def check(self, options: Mapping[str, str]) -> None:
+        """InvalidArgument for options that make no sense."""
+        if volumeoptions.parse(options).size:
             raise InvalidArgument("quota size requested but no quota support")
+
+    def needs_mount(self, volume: Volume) -> bool:
+        return volumeoptions.parse(volume.options).mounts
+
+    def attach(self, volume: Volume, path: str) -> None:
+        """Mount it there."""
+        volumemount.mount(volumeoptions.parse(volume.options), path)
+
+    def create(self, volume: Volume) -> None:
+        self.check(volume.options)
         make_directory(self._root, volume.name)
 
     def remove(self, volume: Volume) -> Callable[[], None]:
         self.unmount(volume)
         return set_aside(self._root, volume.name)
 
-    def needs_mount(self, volume: Volume) -> bool:
-        return volumeoptions.parse(volume.options).mounts
-
     def mount(self, volume: Volume) -> str:
         path = make_directory(self._root, volume.name)
-        options = volumeoptions.parse(volume.options)
-        if options.mounts and not is_mounted(path):
-            volumemount.mount(options, path)
+        if self.needs_mount(volume) and not is_mounted(path):
+            self.attach(volume, path)
         return path
 
     def unmount(self, volume: Volume) -> None:
@@ -211,8 +224,11 @@ class LocalDrivers:
         own = self._drivers.get(name or "local")
         return self._plugins.find(name) if own is None else own
 
+    def built_in(self) -> list[VolumeDriver]:
+        return list(self._drivers.values())
+
     def known(self) -> list[VolumeDriver]:
-        return [*self._drivers.values(), *self._plugins.known()]
+        return [*self.built_in(), *self._plugins.known()]
 
 
 def explained(error: HafenError, what: str) -> HafenError:

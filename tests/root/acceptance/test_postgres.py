@@ -1,4 +1,4 @@
-"""The real job: a PostgreSQL from Debian's packages in a container, its data in a directory of the host's."""
+"""The real job: a PostgreSQL from Debian's packages in a container, its data on the host or in a volume."""
 
 import os
 import tempfile
@@ -48,7 +48,7 @@ def psql(engine: EngineProcess, statement: str) -> Output:
     return engine.docker("exec", "-u", "postgres", "db", "psql", "-qAt", "-d", "demo", "-c", statement, check=False)
 
 
-def serve(engine: EngineProcess, data: Path) -> None:
+def serve(engine: EngineProcess, data: Path | str) -> None:
     engine.docker(
         "run", "-d", "--name", "db", "-e", "POSTGRES_DB=demo", "-v", f"{data}:/var/lib/postgresql",
         "postgres-demo", "sh", "-c", SERVE,
@@ -77,3 +77,45 @@ def test_a_database_keeps_its_rows(demo: EngineProcess) -> None:
             assert int(uid) != 0
         finally:
             demo.docker("rm", "-f", "db", check=False)
+
+
+# One committed row after the other; the number of the last is told once the database has said that it is committed.
+WRITER = """
+i=0
+while i=$((i+1)); do
+  psql -qd demo -c "insert into log values ($i)" && echo $i >/tmp/.last && mv /tmp/.last /tmp/last
+done
+"""
+
+
+def committed(engine: EngineProcess) -> int:
+    return int(engine.docker("exec", "db", "cat", "/tmp/last", check=False).stdout or "0")
+
+
+def wait_committed(engine: EngineProcess, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while committed(engine) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # rows come as fast as the database takes them
+
+
+def test_a_snapshot_of_a_running_database_has_every_committed_row(demo: EngineProcess) -> None:
+    try:
+        serve(demo, "ledger")
+        assert psql(demo, "create table log (number int primary key)").code == 0
+        demo.docker("exec", "-d", "-u", "postgres", "db", "sh", "-c", WRITER)
+        wait_committed(demo, 20)
+        before = committed(demo)
+        demo.hafen("volume", "snapshot", "create", "ledger", "noon", timeout=120)
+        after = committed(demo)
+        wait_committed(demo, after + 20)
+        demo.docker("rm", "-f", "db")
+        demo.hafen("volume", "restore", "ledger", "noon", timeout=120)
+        serve(demo, "ledger")
+        rows = [int(row) for row in psql(demo, "select number from log order by number").stdout.split()]
+        assert rows == list(range(1, len(rows) + 1))
+        assert before <= len(rows) <= after + 1
+        assert "database system was interrupted" in demo.docker("logs", "db").stderr
+    finally:
+        demo.docker("rm", "-f", "db", check=False)
+        demo.docker("volume", "rm", "ledger", check=False)

@@ -322,3 +322,38 @@ def test_cp_reaches_the_volumes_of_a_stopped_container(engine: EngineProcess, tm
     wait_unmounted(engine, "cp")
     engine.docker("rm", name)
     engine.docker("volume", "rm", "cp")
+
+
+def test_ids_of_a_bind_are_mapped(engine: EngineProcess, tmp_path: Path) -> None:
+    os.chown(tmp_path, 1000, 1001)
+    (tmp_path / "theirs").write_text("theirs\n")
+    os.chown(tmp_path / "theirs", 1000, 1001)
+    mount = f"type=bind,src={tmp_path},dst=/x,idmap=uids=1000-0-1;gids=1001-0-1"
+    script = "stat -c '%u %g' /x/theirs; touch /x/made; stat -c '%u %g' /x/made"
+    shown = engine.hafen("run", "--rm", "--net", "none", "--mount", mount, "busybox", "sh", "-c", script).stdout
+    assert shown == "0 0\n0 0\n"
+    made = (tmp_path / "made").stat()
+    assert (made.st_uid, made.st_gid) == (1000, 1001)
+    other = ("run", "--rm", "--net", "none", "--mount", mount, "-u", "5:5", "busybox", "touch", "/x/other")
+    assert "touch: /x/other" in engine.hafen(*other, check=False).stderr
+    assert not (tmp_path / "other").exists()
+    nonsense = f"type=bind,src={tmp_path},dst=/x,idmap=true"
+    refused = engine.hafen("create", "--mount", nonsense, "busybox", check=False).stderr
+    assert 'invalid mount config for type "bind": invalid idmap' in refused
+
+
+def test_the_owner_of_a_bind_is_the_containers_user(engine: EngineProcess, tmp_path: Path) -> None:
+    os.chown(tmp_path, 1000, 1001)
+    (tmp_path / "mine").write_text("x")
+    os.chown(tmp_path / "mine", 1000, 1001)
+    script = "stat -c '%u %g' /x/mine; echo y >>/x/mine && touch /x/made"
+    assert run(engine, "-u", "nobody", "-v", f"{tmp_path}:/x:U", "busybox", "sh", "-c", script) == "65534 65534\n"
+    for name in ("mine", "made"):
+        status = (tmp_path / name).stat()
+        assert (status.st_uid, status.st_gid) == (1000, 1001)
+    assert run(engine, "-v", f"{tmp_path}:/x:ro,U", "busybox", "stat", "-c", "%u %g", "/x/mine") == "0 0\n"
+
+
+def test_a_file_system_that_cannot_map_ids(engine: EngineProcess) -> None:
+    refused = engine.docker("run", "--rm", "--net", "none", "-v", "/proc/sys:/x:U", "busybox", "true", check=False)
+    assert "cannot map ids" in refused.stderr

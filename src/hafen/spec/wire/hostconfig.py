@@ -24,6 +24,7 @@ class BindOptions(Wire, frozen=True):
     create_mountpoint: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    id_map: str = named("IDMap", "")  # ours; see spec.idmaps
 
 
 class MountDriver(Wire, frozen=True):
