@@ -65,39 +65,47 @@ class VolumeMounts:
 
     async def driver(self, record: VolumeRecord) -> VolumeDriver:
         """Errors: as `find`'s, where its plug-in is away."""
-        if record.driver == "local":
-            return self._drivers.find("local")
-        return await self.in_thread(self._drivers.find, record.driver)
+        own = self._own(record)
+        return await self.in_thread(self._drivers.find, record.driver) if own is None else own
+
+    def _own(self, record: VolumeRecord) -> VolumeDriver | None:
+        """Its driver, where that is part of the engine."""
+        return next((one for one in self._drivers.built_in() if one.name == record.driver), None)
 
     def mountpoint(self, record: VolumeRecord) -> str:
         """Where it is, as far as is known without asking anybody."""
         use = self._uses.get(record.name)
         if use is not None and use.mountpoint:
             return use.mountpoint
-        own = next((one for one in self._drivers.built_in() if one.name == record.driver), None)
+        own = self._own(record)
         return "" if own is None else own.path(record.volume)
 
     async def mount(self, record: VolumeRecord, user: str) -> str:
         """The path at which `user` (a container's id) has the volume until `release`. Errors: the driver's."""
-        driver = await self.driver(record)
-        if not driver.needs_mount(record.volume):
-            return driver.mount(record.volume)
+        own = self._own(record)
+        if own is not None and not own.needs_mount(record.volume):
+            return own.mount(record.volume)
         use = self._uses.setdefault(record.name, _Use())
         use.users.add(user)
         try:
             async with use.lock:
                 if use.mountpoint is None:
-                    self._note(record.name, "")
-                    try:
-                        use.mountpoint = await self.in_thread(driver.mount, record.volume)
-                    except HafenError:
-                        self._note(record.name, None)
-                        raise
-                    self._note(record.name, use.mountpoint)
+                    use.mountpoint = await self._mount(record)
                 return use.mountpoint
         except BaseException:
             self.release(record, user)
             raise
+
+    async def _mount(self, record: VolumeRecord) -> str:
+        driver = await self.driver(record)
+        self._note(record.name, "")
+        try:
+            mountpoint = await self.in_thread(driver.mount, record.volume)
+        except HafenError:
+            self._note(record.name, None)
+            raise
+        self._note(record.name, mountpoint)
+        return mountpoint
 
     def release(self, record: VolumeRecord, user: str) -> None:
         """It is used no more; harmless where it was not. The last one's leaving unmounts it, soon."""

@@ -210,7 +210,10 @@ class Volumes:
         shown = self.show(record)
         if record.driver == "local":
             return shown
-        driver = await self.mounts.driver(record)
+        try:
+            driver = await self.mounts.driver(record)
+        except HafenError as error:
+            raise explained(error, f"get {name}: error looking up volume plugin {record.driver}") from error
         found = await self.mounts.in_thread(driver.get, name)
         if found is None:
             raise NotFound(f"get {name}: no such volume")

@@ -244,7 +244,7 @@ def test_protected_volumes_stay(engine: EngineProcess, name: str) -> None:
 def test_dry_runs_remove_nothing(engine: EngineProcess) -> None:
     engine.docker("volume", "create", "--label", "dry=1", "one")
     (data(engine, "one") / "file").write_bytes(bytes(3000))
-    assert engine.hafen("volume", "rm", "--dry-run", "one").stdout == "one\n"
+    assert engine.hafen("volume", "rm", "--dry-run", "one").stdout == "Would remove:\none\n"
     assert "no such volume" in engine.hafen("volume", "rm", "--dry-run", "two", check=False).stderr
     told = engine.hafen("volume", "prune", "-a", "--dry-run", "--filter", "label=dry").stdout
     assert told == "Would delete:\none\n\nWould reclaim: 3kB\n"

@@ -35,6 +35,8 @@ def _create(call: Call) -> int:
 def _remove(call: Call) -> int:
     flags = call.flags
     how = volumes.Removal(flags.on("force"), flags.on("force-protected"), flags.on("dry-run"))
+    if how.dry_run:
+        out("Would remove:")
     return each(call.arguments, lambda name: volumes.remove(call.engine, name, how))
 
 
