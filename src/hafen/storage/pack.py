@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from hafen.errors import Corrupt
 from hafen.storage import archive, tarformat, treecopy
@@ -56,7 +57,11 @@ class Packer:
         if kind in (tarformat.CHAR, tarformat.BLOCKDEV):
             item = item._replace(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev))
         if kind == tarformat.FILE:
-            yield from self._file(path, item)
+            try:
+                yield from self._file(path, item)
+            except FileNotFoundError:  # it has gone: its other names have to carry the content
+                self._links.pop((status.st_dev, status.st_ino), None)
+                raise
         else:
             if kind == tarformat.DIRECTORY:
                 item = item._replace(xattrs=self._directory_xattrs(path))
@@ -118,8 +123,11 @@ def _pieces(descriptor: int, segments: Iterable[tuple[int, int]]) -> Iterator[by
 
 def walk(root: int, path: str = "", skip: Callable[[str], bool] | None = None) -> Iterator[str]:
     """Every path below `path`, sorted within each directory, directories before what is in them. `skip` names
-    directories' entries that are left out with all below them."""
-    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    directories' entries that are left out with all below them. A directory that goes away meanwhile has nothing."""
+    try:
+        descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    except FileNotFoundError:
+        return
     try:
         with os.scandir(descriptor) as entries:
             children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
@@ -150,11 +158,13 @@ def joined(chunks: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:
 
 
 def whole(root: int) -> Iterator[bytes]:
-    """A directory with its own attributes, holes and all as one archive from which `extract` makes the same again."""
+    """A directory with its own attributes, holes and all as one archive from which `extract` makes the same again.
+    What goes away while it is read, where somebody writes meanwhile, is left out."""
     packer = Packer(root, nanoseconds=True, sparse=True)
     yield from packer.member("", "./")
     for path in walk(root):
-        yield from packer.member(path)
+        with suppress(FileNotFoundError):  # raised before the member's first block
+            yield from packer.member(path)
     yield archive.end()
 
 

@@ -1,7 +1,8 @@
 """Copy a tree of files with all that belongs to them: owners, modes, times, xattrs, ACLs, hard links, holes.
 
 Blocks are shared where the file system can (reflink), so that a copy takes no room; else they are copied, and what is a
-hole stays one. Sockets are left out: they are nothing without who listens on them.
+hole stays one. Sockets are left out: they are nothing without who listens on them. So is what goes away while it is
+copied, where somebody writes meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 from hafen.kernel import fs
 
@@ -62,20 +64,23 @@ class _Copy:
         with os.scandir(source) as entries:
             names = [entry.name for entry in entries]
         for name in names:
-            status = os.stat(name, dir_fd=source, follow_symlinks=False)
-            below = f"{path}/{name}" if path else name
-            if stat.S_ISDIR(status.st_mode):
-                os.mkdir(name, 0o700, dir_fd=target)
-                inner_source = os.open(name, _DIRECTORY, dir_fd=source)
-                inner_target = os.open(name, _DIRECTORY, dir_fd=target)
-                try:
-                    self.directory(inner_source, inner_target, below)
-                finally:
-                    os.close(inner_source)
-                    os.close(inner_target)
-            elif not self._linked(status, target, name, below):
-                _copy_file(source, target, name, status)
+            with suppress(FileNotFoundError):  # it has gone meanwhile
+                self._entry(source, target, name, f"{path}/{name}" if path else name)
         _copy_attributes(source, target, os.fstat(source))
+
+    def _entry(self, source: int, target: int, name: str, path: str) -> None:
+        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            if not self._linked(status, target, name, path):
+                _copy_file(source, target, name, status)
+            return
+        with ExitStack() as undo:
+            inner_source = os.open(name, _DIRECTORY, dir_fd=source)
+            undo.callback(os.close, inner_source)
+            os.mkdir(name, 0o700, dir_fd=target)
+            inner_target = os.open(name, _DIRECTORY, dir_fd=target)
+            undo.callback(os.close, inner_target)
+            self.directory(inner_source, inner_target, path)
 
     def _linked(self, status: os.stat_result, target: int, name: str, path: str) -> bool:
         """Whether it is another name of a file that has been copied."""
@@ -87,7 +92,7 @@ class _Copy:
         try:
             os.link(first, name, src_dir_fd=self._root, dst_dir_fd=target, follow_symlinks=False)
         except FileNotFoundError:
-            return False  # a socket's
+            return False  # a socket's, or the first went away
         return True
 
 
