@@ -13,6 +13,7 @@ from hafen.daemon.netconfig import FIXED, NetworkConfig, add_flags
 from hafen.distribution import endpoint
 from hafen.distribution.endpoint import Rules
 from hafen.errors import InvalidArgument
+from hafen.spec import reference
 
 DEFAULT_FILE = "/etc/hafen/daemon.json"
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -45,6 +46,7 @@ class DaemonConfig:
     registry_certs: tuple[str, ...] = ("/etc/hafen/certs.d", "/etc/docker/certs.d")
     registry: str = ""  # where to serve a registry over the engine's own content store
     registry_opts: Mapping[str, object] = field(default_factory=dict)
+    registry_images: str = ""  # prefix under which it offers the engine's images
     idle_shims: int = 2
     idle_netns: int = 4
     insecure: bool = False
@@ -177,7 +179,10 @@ def _registry(path: str, value: object) -> dict[str, Any]:
     if isinstance(value, str):
         return {"registry": value}
     if isinstance(value, dict) and isinstance(value.get("addr"), str):
-        return {"registry": value["addr"], "registry_opts": value}
+        images = value.pop("images", "")
+        if isinstance(images, str) and (not images or reference.is_path(images)):
+            return {"registry": value["addr"], "registry_opts": value, "registry_images": images}
+        raise InvalidArgument(f"configuration file {path}: registry: images is a prefix of names, not {images!r}")
     raise InvalidArgument(f"configuration file {path}: registry is HOST:PORT, or an object with it as addr")
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from hafen.errors import HafenError, NotFound, Unauthorized
 from hafen.http.message import Answer, Body, Head, Reply
 from hafen.http.response import Heads
-from hafen.registryd import authentication, blobs, cached, errors, manifests, search, tokens
+from hafen.registryd import authentication, blobs, cached, errors, manifests, offered, search, tokens
 from hafen.registryd.access import Identity, InsufficientScope
 from hafen.registryd.errors import Unsupported
 from hafen.registryd.proxies import whole_name
@@ -96,6 +96,8 @@ class Registry:
         request = Request(head.method, name, kind, rest, values, head.headers, body, who)
         if parts.cache is not None and parts.cache.proxy(name) is not None:
             return await cached.answer(parts.cache, request, parts, handler)
+        if parts.offer is not None and parts.offer.covers(name):
+            return await offered.answer(parts.offer, request, parts, handler)
         return await handler(request, parts)
 
     def _space(self, query: dict[str, list[str]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ async def answer(cache: Cache, request: Request, parts: Parts, handler: Handler)
     elif request.kind == "blobs":
         return await _blob(cache, request, parts)
     elif request.kind == "tags" and request.rest == "list":
-        return _tags(request, await cache.tags(request.name))
+        return manifests.listing(request, await cache.tags(request.name))
     elif request.kind == "referrers":
         found = await cache.referrers(request.name, request.digest())
         if found is not None:
@@ -56,16 +55,3 @@ async def _blob(cache: Cache, request: Request, parts: Parts) -> Answer:
     first, count = wanted
     headers = (*headers, ("Content-Range", f"bytes {first}-{first + count - 1}/{download.size}"))
     return StreamReply(download.read(first, count), blobs.OCTETS, headers, 206, count)
-
-
-def _tags(request: Request, found: list[str]) -> Answer:
-    last, limit = request.page(len(found))
-    names = [name for name in sorted(found, key=_order) if not last or _order(name) > _order(last)]
-    link = manifests.next_page(f"/v2/{request.name}/tags/list", names[:limit], limit) if len(names) > limit > 0 else ()
-    body = json.dumps({"name": request.name, "tags": names[:limit]}).encode() + b"\n"
-    return Reply(200, body, "application/json", link)
-
-
-def _order(tag: str) -> tuple[str, str]:
-    """The specification's: letters count alike in both cases."""
-    return tag.lower(), tag

@@ -25,17 +25,21 @@ class CacheRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def settle(self, upstreams: Mapping[str, str]) -> None:
+    def settle(self, upstreams: Mapping[str, str], offered: str = "") -> None:
         """On start, with URL by prefix: drop what is a cache of anything else. InvalidArgument where a prefix covers
-        what was pushed here: neither may pass for the other."""
+        what was pushed here, also that of the engine's images: neither may pass for the other."""
+        for prefix in upstreams:
+            if offered and (f"{prefix}/".startswith(f"{offered}/") or f"{offered}/".startswith(f"{prefix}/")):
+                raise InvalidArgument(f"the prefixes {prefix} and {offered} overlap")
+        taken = {**upstreams, offered: "the engine's images"} if offered else upstreams
         found = self._database.query("SELECT id, name, upstream FROM repositories")
         stale = []
         for identity, name, upstream in found:
-            url = next((url for prefix, url in upstreams.items() if str(name).startswith(f"{prefix}/")), None)
+            url = next((url for prefix, url in taken.items() if str(name).startswith(f"{prefix}/")), None)
             if upstream is None and url is not None:
                 raise InvalidArgument(
-                    f"--proxy: {name!s} was pushed here and would be taken for a part of {url}: choose another prefix, "
-                    "or delete it"
+                    f"{name!s} was pushed here and would be taken for a part of {url}: choose another prefix, or "
+                    "delete it"
                 )
             if upstream is not None and upstream != url:
                 stale.append(identity)

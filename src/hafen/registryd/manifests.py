@@ -116,6 +116,19 @@ async def tags(request: Request, parts: Parts) -> Answer:
     return _json({"name": request.name, "tags": names}, headers=link)
 
 
+def listing(request: Request, found: list[str]) -> Reply:
+    """A page of tags that are not the database's."""
+
+    def order(tag: str) -> tuple[str, str]:
+        return tag.lower(), tag
+
+    last, limit = request.page(_ALL_TAGS)
+    rest = [name for name in sorted(found, key=order) if not last or order(name) > order(last)]
+    names, more = rest[:limit], len(rest) > limit > 0
+    link = next_page(f"/v2/{request.name}/tags/list", names, limit) if more else ()
+    return _json({"name": request.name, "tags": names}, headers=link)
+
+
 async def catalogue(query: dict[str, list[str]], who: Identity, parts: Parts) -> Answer:
     limit = page_size(query.get("n", [""])[0], MAX_PAGE)
     last = query.get("last", [""])[0]

@@ -29,7 +29,8 @@ from hafen.spec import reference
 from hafen.spec.digest import Digest
 from hafen.storage.collect import Leases
 
-if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+if TYPE_CHECKING:  # what not every registry has is imported where it is
+    from hafen.engine.offer import Offer
     from hafen.registryd.cache import Cache
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class Parts:
     webhooks: Webhooks
     metrics: Metrics
     cache: Cache | None = None
+    offer: Offer | None = None
     may_delete: bool = True
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:

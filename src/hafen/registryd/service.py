@@ -37,7 +37,8 @@ from hafen.spec.digest import Digest
 from hafen.storage.collect import Leases
 from hafen.storage.database import Database
 
-if TYPE_CHECKING:  # its HTTP library is imported where something is cached
+if TYPE_CHECKING:  # what not every registry has is imported where it is
+    from hafen.engine.offer import Offer
     from hafen.registryd.cache import Cache
 
 THREADS = 16  # they wait for the disk, or hash
@@ -115,8 +116,8 @@ class Served:
     async def link(self, name: str, digest: Digest, size: int) -> None:
         """A blob that is in the content store already becomes the repository's. NotFound, Forbidden."""
         parts = self._parts
-        if parts.cache is not None and parts.cache.proxy(name) is not None:
-            raise Forbidden(f"{name} is cached from another registry: nothing can be pushed to it here")
+        if (parts.cache and parts.cache.proxy(name)) or (parts.offer and parts.offer.covers(name)):
+            raise Forbidden(f"{name} is not this registry's own: nothing can be pushed to it here")
         with parts.leases.operation() as lease:
             lease.hold(digest)
             await parts.in_thread(parts.blobs.sync, digest)
@@ -125,13 +126,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
-    """The registry listens for the time of the block, and collects, and tells its webhooks."""
+async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> AsyncIterator[Served]:
+    """The registry listens for the time of the block, and collects, and tells its webhooks. `offer`: images of an
+    engine in the same process, under a prefix."""
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
     executor = ThreadPoolExecutor(THREADS, "registry")
     try:
         # What can go wrong comes before the task group, which would wrap it.
-        parts = _parts(chosen, kept, executor, context is not None)
+        parts = _parts(chosen, kept, executor, context is not None, offer)
         doors = [(Registry(parts), tcp_socket(chosen.address), context)]
         doors += [
             (Registry(parts, one.prefix), tcp_socket(one.mirror), context) for one in chosen.proxies if one.mirror
@@ -160,7 +162,9 @@ async def serving(chosen: Config, kept: Kept) -> AsyncIterator[Served]:
         executor.shutdown()
 
 
-def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool) -> Parts:
+def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool, offer: Offer | None) -> Parts:
+    cached = CacheRows(kept.database)
+    cached.settle({proxy.prefix: proxy.url for proxy in chosen.proxies}, offer.prefix if offer else "")
     rows, limits = kept.rows, chosen.limits
     uploads = Uploads(kept.root, rows)
     collector = Collector(rows, uploads, kept.sweep, limits)
@@ -182,14 +186,13 @@ def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool) 
         quotas=quotas.Quotas(rows, chosen.quotas),
         webhooks=hooks,
         metrics=Metrics(),
-        cache=_cache(chosen, kept, executor),
+        cache=_cache(chosen, kept, cached, executor),
+        offer=offer,
         may_delete=chosen.may_delete,
     )
 
 
-def _cache(chosen: Config, kept: Kept, executor: ThreadPoolExecutor) -> Cache | None:
-    cached = CacheRows(kept.database)
-    cached.settle({proxy.prefix: proxy.url for proxy in chosen.proxies})
+def _cache(chosen: Config, kept: Kept, cached: CacheRows, executor: ThreadPoolExecutor) -> Cache | None:
     if not chosen.proxies:
         return None
     from hafen.registryd.cache import Cache

@@ -120,6 +120,11 @@ class _Records:
             position += numbers[2]
 
 
+def size(recipe: bytes) -> int:
+    """Bytes of the archive that it gives back."""
+    return sum(len(data) if tag == LITERAL else length for tag, _, length, data in _Records(recipe) if tag != DISPLACED)
+
+
 def reassemble(recipe: bytes, directory: str) -> Iterator[bytes]:
     """The archive's bytes, from its recipe and its layer directory (`<n>/fs`, with `<n>/kept` beside it).
 

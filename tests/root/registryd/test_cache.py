@@ -339,7 +339,7 @@ def test_pushes_and_the_cache_live_side_by_side(there: Client, client: Client) -
 def test_a_prefix_that_has_been_pushed_to_is_refused(line: Line, tmp_path: Path) -> None:
     with RegistryProcess(tmp_path / "c") as process, closing(process.client()) as client:
         client.push("far/app", "v1", b"ours")
-    with pytest.raises(AssertionError, match="ended: hafen registry: --proxy: far/app was pushed here"):
+    with pytest.raises(AssertionError, match="ended: hafen registry: far/app was pushed here"):
         RegistryProcess(tmp_path / "c", *option(line))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -220,6 +221,75 @@ def test_the_owner_of_the_engine_makes_its_tokens(served: Served) -> None:
     assert served.engine.docker("push", f"{served.host}/app:v1", check=False).code == 1
     served.engine.docker("login", "-u", "ci", "--password-stdin", served.host, stdin=secret)
     served.engine.docker("push", f"{served.host}/app:v1")
+
+
+@pytest.fixture
+def offering(served: Served) -> Served:
+    """One that offers the engine's images under `local`."""
+    served.engine.stop()
+    config = served.engine.base.parent / "daemon.json"
+    config.write_text(json.dumps({"registry": {"addr": served.host, "gc-interval": 0.05, "images": "local"}}))
+    served.engine.start()
+    return served
+
+
+def test_local_images_are_offered(offering: Served, tmp_path: Path) -> None:
+    """One that came compressed keeps its digest; one that is only files goes as plain layers. Nothing is stored."""
+    engine = offering.engine
+    with closing(offering.client()) as client:
+        came = push_image(client, "app", "v1", [noise(20), noise(21)])
+        engine.docker("pull", "-q", f"{offering.host}/app:v1")
+        engine.docker("tag", f"{offering.host}/app:v1", "mine:v1")
+        engine.docker("import", "-c", "CMD x", "-", "quay.io/files:v2", stdin=noise(22))
+        before, used = offering.blobs(), offering.used()
+        for name, same in (("local/library/mine:v1", True), ("local/quay.io/files:v2", False)):
+            there = f"docker://{offering.host}/{name}"
+            folder = tmp_path / name.replace("/", "-")
+            command = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", there, f"dir:{folder}"]
+            subprocess.run(command, check=True, capture_output=True)
+            manifest = (folder / "manifest.json").read_bytes()
+            assert (manifest == came) == same
+            path, _, tag = name.partition(":")
+            by_digest = client("GET", f"/v2/{path}/manifests/{sha256(manifest)}")
+            assert (by_digest.status, by_digest.body) == (200, manifest)
+            assert client("GET", f"/v2/{path}/tags/list").json()["tags"] == [tag]
+            layer_digest = json.loads(manifest)["layers"][0]["digest"]
+            whole_layer = client("GET", f"/v2/{path}/blobs/{layer_digest}").body
+            part = client("GET", f"/v2/{path}/blobs/{layer_digest}", headers={"Range": "bytes=1000000-2500000"})
+            assert (part.status, part.body) == (206, whole_layer[1_000_000:2_500_001])
+            head = client("HEAD", f"/v2/{path}/blobs/{layer_digest}")
+            assert head.headers["content-length"] == str(len(whole_layer))
+        assert (offering.blobs(), abs(offering.used() - used) < MEGABYTE / 2) == (before, True)
+
+
+def test_what_is_offered_is_only_pulled(offering: Served) -> None:
+    engine = offering.engine
+    engine.docker("import", "-", "files", stdin=layer({"a": b"1"}))
+    with closing(offering.client()) as client:
+        for method, path in (("POST", "blobs/uploads/"), ("PUT", "manifests/v1"), ("DELETE", "manifests/latest")):
+            assert client(method, f"/v2/local/library/files/{path}", b"").code == "DENIED"
+        for path in ("local/library/host/manifests/latest", "local/library/files/manifests/other",
+                     "local/library/nothing/tags/list", f"local/library/files/blobs/{sha256(b'x')}",
+                     "local/host/manifests/latest"):  # fmt: skip
+            assert client("GET", f"/v2/{path}").status == 404
+        digest = client("GET", "/v2/local/library/files/manifests/latest").json()["layers"][0]["digest"]
+        assert client("GET", f"/v2/local/library/other/blobs/{digest}").status == 404
+    engine.docker("tag", "files", f"{offering.host}/local/app")
+    assert "nothing can be pushed" in engine.docker("push", f"{offering.host}/local/app", check=False).stderr
+    offering.engine.stop()
+    offering.engine.start()  # no row of it was made that would be taken for a push
+
+
+def test_what_was_pushed_is_not_taken_for_an_image_of_the_engine(served: Served) -> None:
+    with closing(served.client()) as client:
+        push_image(client, "local/app", "v1", [noise(23, 1000)])
+    served.engine.stop()
+    config = served.engine.base.parent / "daemon.json"
+    text = config.read_text()
+    config.write_text(json.dumps({"registry": {"addr": served.host, "images": "local"}}))
+    with pytest.raises(AssertionError, match="local/app was pushed here and would be taken for a part of the engine's"):
+        served.engine.start()
+    config.write_text(text)
 
 
 def _work(served: Served, number: int, promised: dict[tuple[str, str], str]) -> None:

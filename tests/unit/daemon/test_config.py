@@ -44,8 +44,9 @@ def test_runtimes(tmp_path: Path) -> None:
 def test_a_registry(tmp_path: Path) -> None:
     assert load(["--config-file", written(tmp_path, registry="127.0.0.1:1")]).registry == "127.0.0.1:1"
     options = {"addr": "127.0.0.1:1", "no-delete": True, "quota": ["a=1g", "b=2g"], "gc-interval": 5}
-    config = load(["--config-file", written(tmp_path, registry=options), "--registry", "127.0.0.1:2"])
-    assert (config.registry, config.registry_opts) == ("127.0.0.1:2", options)
+    file = written(tmp_path, registry={**options, "images": "local"})
+    config = load(["--config-file", file, "--registry", "127.0.0.1:2"])
+    assert (config.registry, config.registry_opts, config.registry_images) == ("127.0.0.1:2", options, "local")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_a_registry(tmp_path: Path) -> None:
         ({"registry": {"htpasswd": "users"}}, "registry is HOST:PORT, or an object with it as addr"),
         ({"registry": {"addr": "127.0.0.1:1", "colour": "red"}}, "registry: unrecognized arguments: --colour=red"),
         ({"registry": {"addr": "127.0.0.1:1", "root": "/x"}}, "registry: root cannot be chosen here"),
+        ({"registry": {"addr": "127.0.0.1:1", "images": "A b"}}, "images is a prefix of names, not 'A b'"),
         ({"registry": {"addr": "127.0.0.1:1", "quota": ["team"]}}, "a quota is PREFIX=SIZE"),
     ],
 )
