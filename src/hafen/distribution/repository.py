@@ -93,9 +93,12 @@ class Repository:
         raise failed
 
     async def digest(self, reference: str) -> Digest | None:
-        """What a tag means now, by a HEAD that is not repeated; None where the registry does not say. NotFound."""
+        """What a tag means now, by a HEAD that is not repeated; None where the registry does not say. NotFound; and
+        Unauthorized, which need not mean that it is gone."""
         target = Target("HEAD", self.url(f"manifests/{reference}"), self.scope, {"Accept": _ACCEPT})
         async with self.transport.request(self.endpoint, target) as response:
+            if response.status in (401, 403):
+                raise Unauthorized(f'Head "{target.url}": {(await refusal(response)).text}')
             if response.status != 200:
                 raise await self._refused(response, target, reference)
             said = response.headers.get("Docker-Content-Digest", "")

@@ -161,6 +161,19 @@ def test_what_is_here_is_given_out_while_the_other_is_away(line: Line, there: Cl
     assert client("GET", "/v2/far/app/tags/list").json()["tags"] == ["v1"]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_does_not_take_away_what_is_here(line: Line, there: Client, client: Client, status: int) -> None:
+    """A password that has ended is no news of a tag."""
+    manifest = there.push("app", "v1", b"one")
+    assert pull(client, "far/app", "v1").status == 200
+
+    def fault(exchange: Exchange) -> None:
+        exchange.status, exchange.body, exchange.headers = status, b"", [("WWW-Authenticate", 'Basic realm="r"')]
+
+    line.fault = fault
+    assert pull(client, "far/app", "v1").body == manifest
+
+
 def test_too_many_requests_are_ridden_out(line: Line, there: Client, client: Client) -> None:
     manifest = there.push("app", "v1", b"one")
     assert pull(client, "far/app", "v1").status == 200
