@@ -38,6 +38,7 @@ ls             image     listing.IMAGES       List images
 prune          image     prune.IMAGES         Remove unused images
 pull           image     registry.PULL        Download an image from a registry
 push           image     registry.PUSH        Upload an image to a registry
+referrers      image     image.REFERRERS      List signatures, SBOMs and attestations about an image
 rm             image     image.REMOVE         Remove one or more images
 save           image     archive.SAVE         Save one or more images to a tar archive (STDOUT by default)
 tag            image     image.TAG            Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE

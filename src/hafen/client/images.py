@@ -65,8 +65,17 @@ def create(
     return engine.call("POST", "/images/create", query, stream=archive, headers=headers)
 
 
-def push(engine: Engine, reference: str, name: str, headers: dict[str, str], *, platform: str = "") -> Response:
-    query = {"tag": name, "platform": platform_json(platform)}
+def referrers(engine: Engine, reference: str, *, platform: str = "") -> list[Document]:
+    """Our own engine's: signatures, SBOMs and attestations that are kept about an image."""
+    query = {"platform": platform_json(platform)}
+    answer: list[Document] = engine.get(f"/images/{segment(reference)}/referrers", query)
+    return answer
+
+
+def push(
+    engine: Engine, reference: str, name: str, headers: dict[str, str], *, platform: str = "", referrers: bool = False
+) -> Response:
+    query: Query = {"tag": name, "platform": platform_json(platform), "referrers": referrers}
     return engine.call("POST", f"/images/{segment(reference)}/push", query, headers=headers)
 
 

@@ -130,6 +130,10 @@ class Fsck:
                 (str(digest), str(image)) for digest, image in query("SELECT digest, image FROM manifests")
             ),
             repository_digests=_triples(query("SELECT repository, digest, image FROM repository_digests")),
+            artifacts=_triples(query("SELECT digest, repository, image FROM artifacts")),
+            artifact_blobs=tuple(
+                (str(artifact), str(blob)) for artifact, blob in query("SELECT artifact, blob FROM artifact_blobs")
+            ),
             sources=_triples(query("SELECT digest, diff_id, repository FROM blob_sources")),
             snapshots=snapshots,
             stray_directories=tuple(store.snapshots.strays()),

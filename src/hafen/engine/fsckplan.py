@@ -195,7 +195,11 @@ def _blob(problem: Problem, known: Known) -> Step:
         return FetchManifest(digest, tuple(dict.fromkeys(places)))
     if images:
         return Leave("no registry is known to have this manifest; `hafen rmi` removes its image")
-    places = list(known.repositories_of_image(digest))
+    owners = {artifact for artifact, blob in inventory.artifact_blobs if blob == digest}
+    of_artifacts = {one: place for one, place, _ in inventory.artifacts}
+    if digest in of_artifacts:
+        return FetchManifest(digest, (of_artifacts[digest],))
+    places = [*known.repositories_of_image(digest), *(of_artifacts[one] for one in owners if one in of_artifacts)]
     if places:
         return FetchBlob(digest, tuple(places))
     if digest in inventory.registry:

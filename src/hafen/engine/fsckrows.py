@@ -91,6 +91,8 @@ class Inventory:
     manifests: tuple[tuple[str, str], ...] = ()  # digest, image
     repository_digests: tuple[tuple[str, str, str], ...] = ()  # repository, digest, image
     sources: tuple[tuple[str, str, str], ...] = ()  # digest, diff id, repository
+    artifacts: tuple[tuple[str, str, str], ...] = ()  # digest, repository, image
+    artifact_blobs: tuple[tuple[str, str], ...] = ()  # artifact, blob
     snapshots: Mapping[str, SnapshotState] = field(default_factory=dict)
     stray_directories: tuple[str, ...] = ()
     containers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # keys of their snapshots
@@ -111,6 +113,10 @@ class Inventory:
             needed[digest] = f"a manifest of image {image}"
         for repository, digest, image in self.repository_digests:
             needed[digest] = f"the manifest {repository}@{digest} of image {image}"
+        for digest, _, image in self.artifacts:
+            needed[digest] = f"an artifact about image {image}"
+        for artifact, digest in self.artifact_blobs:
+            needed[digest] = f"a part of artifact {artifact}"
         for image in self.images:
             needed[image] = "an image's configuration"
         return needed

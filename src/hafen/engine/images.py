@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from hafen.engine import bootstrap, imageimport, imagelist, imageload, imageplatforms, imageremove, imagesave
+from hafen.engine import artifacts, bootstrap, imageimport, imagelist, imageload, imageplatforms, imageremove, imagesave
 from hafen.engine.imageremove import ImageUser, Users
 from hafen.engine.imagestore import Image, ImageStore
 from hafen.errors import NotImplemented, System
@@ -25,6 +25,8 @@ __all__ = ["Image", "ImageStore", "ImageUser", "Images"]
 
 log = logging.getLogger(__name__)
 
+Referrers = list[wire.ImageReferrer]
+Attestations = list[wire.AttestationStatement]
 Manifests = list[wire.ManifestSummary]
 Summaries = list[ImageSummary]
 Removed = list[DeleteResponseItem]
@@ -117,6 +119,17 @@ class Images:
 
     async def history(self, ref: str, platform: Platform | None = None) -> History:
         return imagelist.history(self.store, imageplatforms.choose(self.store, ref, platform))
+
+    async def referrers(self, ref: str, platform: Platform | None = None) -> Referrers:
+        """What is kept about the image: signatures, SBOMs, attestations."""
+        return artifacts.shown(self.store, imageplatforms.choose(self.store, ref, platform))
+
+    async def attestations(
+        self, ref: str, platform: Platform | None, kinds: Sequence[str], statements: bool
+    ) -> Attestations:
+        """The in-toto statements about the image for this machine, or for a platform."""
+        image = imageplatforms.choose(self.store, ref, platform)
+        return artifacts.statements(self.store, image, kinds, statements)
 
     # -- tag and remove
 

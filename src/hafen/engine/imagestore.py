@@ -404,8 +404,9 @@ class ImageStore:
 
     def remove_image(self, identity: str) -> None:
         """Forget an image; its layers and blobs go with the next `sweep`."""
-        for table in ("tags", "repository_digests", "manifests"):
+        for table in ("tags", "repository_digests", "manifests", "artifacts"):
             self.database.execute(f"DELETE FROM {table} WHERE image = ?", (identity,))
+        self.database.execute("DELETE FROM artifact_blobs WHERE artifact NOT IN (SELECT digest FROM artifacts)")
         self.database.execute("UPDATE images SET parent = NULL WHERE parent = ?", (identity,))
         self.database.execute("DELETE FROM images WHERE id = ?", (identity,))
         self._documents.pop(identity, None)

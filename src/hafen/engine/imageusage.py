@@ -56,7 +56,9 @@ def measure(store: ImageStore) -> DiskUsage:
             found[str(image)].update(of_layer[layer])
             layer = parents.get(layer)
     for digest, image in query(
-        "SELECT digest, image FROM manifests UNION SELECT digest, image FROM repository_digests"
+        "SELECT digest, image FROM manifests UNION SELECT digest, image FROM repository_digests "
+        "UNION SELECT digest, image FROM artifacts "
+        "UNION SELECT blob, image FROM artifacts JOIN artifact_blobs ON artifact = digest"
     ):
         found[str(image)].add(str(digest))
     ours = frozenset[str]().union(*found.values())

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hafen.engine import imagelayout
+from hafen.engine import artifacts, imagelayout
+from hafen.engine.artifacts import Artifact, Collector
 from hafen.engine.feed import consume
 from hafen.engine.imageimport import Staged, adopt, stage_layer
 from hafen.engine.imagestore import BASE_LABEL, ImageStore, NewLayer
@@ -91,10 +92,25 @@ class Puller:
             _check_kind(manifest)
             async with self._transfers.alone(manifest.config.digest):
                 with _ImagePull(self._store, self._transfers, self._source, self._report, lease) as work:
-                    document = await work.image(manifest)
-                    fresh = await self._record(work, name, document, manifest, (found, chosen))
+                    document, about = await self._all_of(work, manifest, found, chosen)
+                    fresh = await self._record(work, name, document, manifest, (found, chosen), about)
         self._report(Progress(status=f"Digest: {found.digest}"))
         return fresh
+
+    async def _all_of(
+        self, work: _ImagePull, manifest: Manifest, found: ManifestData, chosen: ManifestData
+    ) -> tuple[Document, list[Artifact]]:
+        """The image, and meanwhile what refers to it."""
+        index = found.data if found is not chosen else None
+        collector = Collector(self._store, self._source, work.lease)
+        subjects = list(dict.fromkeys((found.digest, chosen.digest)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                about = group.create_task(collector.collect(index, subjects))
+                document = await work.image(manifest)
+        except BaseExceptionGroup as failed:
+            raise first_error(failed) from None
+        return document, about.result()
 
     def check_platform(self, name: Reference) -> None:
         """NotFound where what the name stands for is not of the platform that was asked for."""
@@ -128,8 +144,10 @@ class Puller:
         document: Document,
         manifest: Manifest,
         kept: tuple[ManifestData, ...],
+        about: Sequence[Artifact],
     ) -> bool:
-        """Everything at once. `kept`: what the name stands for, and the manifest chosen of it."""
+        """Everything at once. `kept`: what the name stands for, and the manifest chosen of it; `about`: what refers to
+        either."""
         store, identity = self._store, Digest(manifest.config.digest)
 
         def heavy() -> None:
@@ -146,6 +164,7 @@ class Puller:
             store.add_image(identity, document)
             for one in kept:
                 store.add_manifest(one.digest, identity)
+            artifacts.record(store, identity, about)
             for diff_id, descriptor in zip(document.rootfs.diff_ids, manifest.layers, strict=True):
                 store.add_source(diff_id, descriptor.digest, name.repository)
             fresh = store.add_digest(Reference(name.domain, name.path, digest=kept[0].digest), identity)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
-from hafen.engine import imageplatforms
+from hafen.engine import artifacts, imageplatforms
+from hafen.engine.artifacts import Artifact
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
@@ -35,6 +36,8 @@ _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 Report = Callable[[Progress], None]
 Open = Callable[[int], AsyncIterator[bytes]]
+Announce = Callable[[Digest, Descriptor], Awaitable[None]]
+"""Subject and artifact: `distribution.referrers.announce`."""
 
 
 class Uploader(Protocol):
@@ -62,8 +65,9 @@ class Pusher:
         self._report = report
         self._sent: dict[str, Descriptor] = {}  # by diff id: several tags share their layers
 
-    async def push(self, tag: str, platform: Platform | None = None) -> None:
-        """One tag: all platforms of its image, where all are here, or the one that is asked for."""
+    async def push(self, tag: str, platform: Platform | None = None, announce: Announce | None = None) -> None:
+        """One tag: all platforms of its image, where all are here, or the one that is asked for. With `announce` also
+        the artifacts that are about what is pushed, each of which the registry is told of by it."""
         name = Reference(self._repository.domain, self._repository.path, tag)
         image = self._find(name, platform)
         whole = self._whole_index(image) if platform is None else None
@@ -75,27 +79,47 @@ class Pusher:
             digest = digests.of(data)
             await self._uploader.manifest(tag, media_type, data)
             await self._record(name, image, digest, data, lease)
+            if announce is not None:
+                await self._artifacts(image, digest, announce)
         self._report(Progress(status=f"{tag}: digest: {digest} size: {len(data)}"))
         aux: dict[str, object] = {"Tag": tag, "Digest": digest, "Size": len(data)}
         self._report(Progress(progress_detail=ProgressDetail(), aux=aux))
 
-    def _whole_index(self, image: Image) -> tuple[bytes, Index, list[tuple[Descriptor, Image]]] | None:
-        """The index that an image came by, where there are several images in it and all of them are here."""
+    async def _artifacts(self, image: Image, pushed: Digest, announce: Announce) -> None:
+        members = [image, *imageplatforms.others(self._store, image.id)]
+        there = {pushed}
+        if (index := imageplatforms.index_of(self._store, image)) is not None and index[0] == pushed:
+            there |= {Digest(entry.digest) for entry in index[2].manifests}
+        about = {one.digest: one for member in members for one in artifacts.of_image(self._store, member)}
+        for one in about.values():
+            if one.subject in there:
+                await artifacts.push(self._store, self._uploader, one)
+                await announce(one.subject, one.descriptor)
+                self._report(Progress(status=f"{one.descriptor.artifact_type}: digest: {one.digest}"))
+
+    def _whole_index(self, image: Image) -> tuple[bytes, Index, list[tuple[Descriptor, Image | Artifact]]] | None:
+        """The index that an image came by, where there are several manifests in it and all of them are here."""
         found = imageplatforms.index_of(self._store, image)
         if found is None or len(found[2].manifests) < 2:
             return None
         members = {member.id: member for member in (image, *imageplatforms.others(self._store, image.id))}
         owners = {digest: member for member in members.values() for digest in self._store.manifests(member.id)}
-        entries = [(entry, owners.get(Digest(entry.digest))) for entry in found[2].manifests]
+        kept = {one.digest: one for member in members.values() for one in artifacts.of_image(self._store, member)}
+        entries = [
+            (entry, owners.get(Digest(entry.digest)) or kept.get(Digest(entry.digest))) for entry in found[2].manifests
+        ]
         there = [(entry, member) for entry, member in entries if member is not None]
         return (found[1], found[2], there) if len(there) == len(entries) else None
 
     async def _index(
-        self, data: bytes, index: Index, members: Sequence[tuple[Descriptor, Image]], lease: Lease
+        self, data: bytes, index: Index, members: Sequence[tuple[Descriptor, Image | Artifact]], lease: Lease
     ) -> tuple[bytes, str]:
-        """All images of an index, each under its digest; the index itself."""
-        for entry, image in members:
-            manifest, media_type = await self._image(image, lease, entry.digest)
+        """All images and attestations of an index, each under its digest; the index itself."""
+        for entry, member in members:
+            if isinstance(member, Artifact):
+                await artifacts.push(self._store, self._uploader, member)
+                continue
+            manifest, media_type = await self._image(member, lease, entry.digest)
             if digests.of(manifest) != entry.digest:
                 raise Corrupt(f"manifest {entry.digest} cannot be made again: layers of it have another form here")
             await self._uploader.manifest(entry.digest, media_type, manifest)

@@ -7,6 +7,7 @@ and a starting one its time.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -19,7 +20,7 @@ from hafen.engine.feed import Reporter, consume
 from hafen.engine.imagestore import ImageStore
 from hafen.engine.localregistry import Linking, LocalRegistry
 from hafen.engine.pull import Puller
-from hafen.engine.push import Pusher, Uploader
+from hafen.engine.push import Announce, Pusher, Uploader
 from hafen.engine.transfers import Transfers
 from hafen.errors import Corrupt, InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import image as documents
@@ -85,7 +86,12 @@ class Registries:
         return _messages(operation)
 
     def push(
-        self, name: str, tag: str, auth: AuthConfig, platform: platforms.Platform | None = None
+        self,
+        name: str,
+        tag: str,
+        auth: AuthConfig,
+        platform: platforms.Platform | None = None,
+        referrers: bool = False,
     ) -> AsyncIterator[Progress]:
         wanted = reference.parse(name)
         if wanted.tag or wanted.digest:
@@ -104,10 +110,14 @@ class Registries:
                 uploader: Uploader = module.Uploader(target)
                 if self.local is not None and self.local.serves(wanted.domain):
                     uploader = Linking(self.local, wanted.path, uploader)
+                announce: Announce | None = None
+                if referrers:
+                    listing = await asyncio.to_thread(import_module, "hafen.distribution.referrers")
+                    announce = functools.partial(listing.announce, target)
                 pusher = Pusher(self._store, self._transfers, wanted, uploader, report)
                 try:
                     for one in tags:
-                        await pusher.push(one, platform)
+                        await pusher.push(one, platform, announce)
                 finally:
                     self._store.sweep()  # what was compressed for it
             self._store.tell("push", wanted.familiar, {"name": wanted.familiar_name})

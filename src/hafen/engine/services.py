@@ -210,7 +210,12 @@ class RegistryService(Protocol):
         message is known before it."""
 
     def push(
-        self, name: str, tag: str, auth: system.AuthConfig, platform: Platform | None = None
+        self,
+        name: str,
+        tag: str,
+        auth: system.AuthConfig,
+        platform: Platform | None = None,
+        referrers: bool = False,
     ) -> AsyncIterator[image.Progress]:
         """A tag, or with an empty `tag` all that the repository has here."""
 

@@ -131,6 +131,8 @@ def _sweep_blobs(database: Database, content: ContentStore, leases: Leases, keep
         "SELECT id FROM images",
         "SELECT digest FROM repository_digests",
         "SELECT digest FROM manifests",
+        "SELECT digest FROM artifacts",
+        "SELECT blob FROM artifact_blobs",
         "SELECT recipe FROM layers WHERE recipe IS NOT NULL",
         "SELECT blob FROM layers WHERE blob IS NOT NULL",
     ):

@@ -144,7 +144,27 @@ CREATE TABLE volume_work (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2, _VOLUMES_1)
+_STORAGE_3 = """
+CREATE TABLE artifacts (
+    digest TEXT NOT NULL,                      -- of a manifest that refers to another one: a signature, an SBOM
+    image TEXT NOT NULL REFERENCES images (id),
+    subject TEXT NOT NULL,                     -- digest of the manifest that it is about
+    repository TEXT NOT NULL,                  -- normalised: where it came from
+    descriptor BLOB NOT NULL,                  -- spec.wire.image.Descriptor as JSON: how it was listed
+    PRIMARY KEY (digest, image)
+);
+CREATE INDEX artifacts_image ON artifacts (image);
+CREATE TABLE artifact_blobs (
+    artifact TEXT NOT NULL,                    -- digest of its manifest
+    blob TEXT NOT NULL,
+    descriptor BLOB NOT NULL,                  -- spec.wire.image.Descriptor as JSON
+    PRIMARY KEY (artifact, blob)
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _STORAGE_1, _ENGINE_1, _NETWORK_1, _ENGINE_2, _STORAGE_2, _VOLUMES_1, _STORAGE_3,
+)  # fmt: skip
 
 Value = str | bytes | int | float | None
 Parameters = Sequence[Value] | dict[str, Value]

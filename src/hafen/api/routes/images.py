@@ -7,7 +7,6 @@ from typing import Final
 from hafen.api import registryauth
 from hafen.api.message import Answer, JsonReply, Reply, Request, StreamReply
 from hafen.api.router import Route
-from hafen.api.routes.absent import missing
 from hafen.api.stream import JSON, TAR, begun, progress
 from hafen.engine.services import Services
 from hafen.errors import InvalidArgument, NotImplemented
@@ -45,6 +44,19 @@ async def history(request: Request, services: Services) -> Answer:
 def _platform(request: Request) -> Platform | None:
     """That of history, load and save."""
     return request.query.platform() if request.version >= (1, 48) else None
+
+
+async def attestations(request: Request, services: Services) -> Answer:
+    query = request.query
+    found = await services.images.attestations(
+        request.params["name"], query.platform(), query.all("type"), query.flag("statement")
+    )
+    return JsonReply(found)
+
+
+async def referrers(request: Request, services: Services) -> Answer:
+    """Ours alone: signatures, SBOMs and attestations that are kept about an image."""
+    return JsonReply(await services.images.referrers(request.params["name"], request.query.platform()))
 
 
 async def create(request: Request, services: Services) -> Answer:
@@ -116,7 +128,7 @@ async def prune(request: Request, services: Services) -> Answer:
 async def push(request: Request, services: Services) -> Answer:
     messages = services.registry.push(
         request.params["name"], request.query.text("tag"), registryauth.read(request.headers),
-        request.query.platform() if request.version >= (1, 46) else None,
+        request.query.platform() if request.version >= (1, 46) else None, request.query.flag("referrers"),
     )  # fmt: skip
     return StreamReply(await begun(progress(messages, request.version)), JSON)
 
@@ -161,7 +173,8 @@ ROUTES: Final = (
     Route("GET", "/images/{name:path}/json", inspect),
     Route("GET", "/images/{name:path}/history", history),
     Route("GET", "/images/{name:path}/get", save_one),
-    Route("GET", "/images/{name:path}/attestations", missing("reading attestations"), since=(1, 55)),
+    Route("GET", "/images/{name:path}/attestations", attestations, since=(1, 55)),
+    Route("GET", "/images/{name:path}/referrers", referrers),
     Route("POST", "/images/{name:path}/tag", tag, finish=True),
     Route("POST", "/images/{name:path}/push", push),
     Route("DELETE", "/images/{name:path}", remove, finish=True),

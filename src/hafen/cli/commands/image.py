@@ -85,6 +85,40 @@ def _history_row(item: Document, now: float, truncate: bool, human: bool) -> Row
     })  # fmt: skip
 
 
+_REFERRER_HEADERS = {
+    "ArtifactType": "ARTIFACT TYPE", "Digest": "DIGEST", "Subject": "ABOUT", "Repository": "REPOSITORY", "Size": "SIZE",
+}  # fmt: skip
+
+
+def _referrers(call: Call) -> int:
+    flags = call.flags
+    truncate = not flags.on("no-trunc")
+    rows = [
+        Row("*image.referrerContext", {
+            "ArtifactType": item["ArtifactType"],
+            "Digest": short_id(item["Digest"]) if truncate else item["Digest"],
+            "Subject": short_id(item["Subject"]) if truncate else item["Subject"],
+            "Repository": item["Repository"],
+            "Size": human_size(item["Size"], 3),
+            "Annotations": item.get("Annotations") or {},
+        })
+        for item in images.referrers(call.engine, call.arguments[0], platform=flags.text("platform"))
+    ]  # fmt: skip
+    show(rows, _REFERRER_HEADERS, list(_REFERRER_HEADERS), flags.text("format"),
+         quiet="Digest" if flags.on("quiet") else "")  # fmt: skip
+    return 0
+
+
+REFERRERS = Command(
+    _referrers, "[OPTIONS] IMAGE", "List signatures, SBOMs and attestations about an image",
+    """
+    --format string     @table
+    --no-trunc          Don't truncate output
+    --platform string   What is about the given platform of the image
+-q, --quiet             Only show digests
+""", least=1, most=1,
+    description="Lists what referred to the image in its registry when it was pulled, and is kept with it.",
+)  # fmt: skip
 TAG = Command(
     _tag, "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     least=2, most=2,

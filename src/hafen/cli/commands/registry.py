@@ -56,7 +56,9 @@ def _push(call: Call) -> int:
     repository = name.familiar_name
     headers = {"X-Registry-Auth": credentials.header(call.settings, repository)}
     platform = call.flags.text("platform")
-    response = images.push(call.engine, repository, name.tag or "", headers, platform=platform)
+    response = images.push(
+        call.engine, repository, name.tag or "", headers, platform=platform, referrers=call.flags.on("referrers")
+    )
     Progress(quiet=quiet).show(call.engine.documents(response))
     if quiet:
         out(str(name))
@@ -77,6 +79,7 @@ _PUSH_FLAGS = """
 -a, --all-tags                Push all tags of an image to the repository
     --disable-content-trust   Skip image signing (default true)
     --platform string         Push one platform alone, as an image without an index
+    --referrers               Push along the signatures, SBOMs and attestations that are kept about the image
 -q, --quiet                   Suppress verbose output
 """
 PULL = Command(_pull, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", _PULL_FLAGS, least=1, most=1)

@@ -116,6 +116,17 @@ class AttestationStatement(Wire, frozen=True):
     statement: object | None = None
 
 
+class ImageReferrer(Wire, frozen=True):
+    """One line of GET /images/{name}/referrers, which is ours: an artifact about one of the image's manifests."""
+
+    digest: str = shown(str)
+    artifact_type: str = shown(str)
+    subject: str = shown(str)
+    repository: str = shown(str)
+    size: int = shown(int)
+    annotations: dict[str, str] = unless_empty(dict[str, str])
+
+
 class ImageInspect(Wire, frozen=True):
     """GET /images/{name}/json. `size` is bytes of all layers; `created` RFC 3339."""
 
