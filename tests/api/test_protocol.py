@@ -400,6 +400,17 @@ async def test_an_upload_is_taken_only_as_fast_as_it_is_read() -> None:
         assert (await one.answer()).body == f'{{"stream":"Loaded {size}"}}\r\n'.encode()
 
 
+async def test_a_client_that_asks_first_is_told_to_go_on_before_a_stream_begins() -> None:
+    loading = Loading()
+    loading.go.set()
+    async with serving(fake(images=loading)) as path, client(path) as one:
+        one.send(request("POST", "/images/load", content_length="5", expect="100-continue"))
+        assert (await one.head())[0] == 100
+        one.send(b"bytes")
+        assert (await one.answer()).body == b'{"stream":"Loaded 5"}\r\n'
+        assert (await one.request("GET", "/_ping")).status == 200
+
+
 async def test_an_error_while_an_image_loads_is_its_last_line() -> None:
     loading = Loading()
     loading.go.set()

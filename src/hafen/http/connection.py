@@ -191,6 +191,8 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, HijackReply):
                 await self._hijack(answer, body)
                 return False
+            if isinstance(answer, StreamReply):
+                body.ask()  # its pieces may come of the body, and a head of an answer ends the asking
             keep = keep and not body.unasked and not body.too_long and not self._last
             if isinstance(answer, StreamReply):
                 await self._send_stream(answer, keep, chunked=event.http_version >= b"1.1")
@@ -231,6 +233,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._arrived = None
 
+    def send_continue(self) -> None:
+        self._transport.write(response.CONTINUE)
+
     async def next_body_event(self, expects: bool) -> bytes | None:
         """The next piece of the request's body; None at its end."""
         while True:
@@ -243,7 +248,7 @@ class Connection(asyncio.Protocol):
             if isinstance(event, h11.EndOfMessage):
                 return None
             if expects:
-                self._transport.write(response.CONTINUE)
+                self.send_continue()
                 expects = False
             await self._more()
 
@@ -394,6 +399,12 @@ class _Body:
     def too_long(self) -> bool:
         """More is announced than is skipped to keep the connection: the client is told so in the answer's head."""
         return not self.ended and self._left > MAX_DRAIN
+
+    def ask(self) -> None:
+        """Tell a client that waits for it to send the body."""
+        if self.unasked:
+            self._connection.send_continue()
+            self._expects = False
 
     async def next(self) -> bytes | None:
         expects, self._expects = self._expects, False
