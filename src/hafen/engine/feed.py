@@ -12,6 +12,7 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 _ROOM = 8 << 20  # bytes that may wait for the thread
+_TELL = 1 << 20  # bytes after which the thread says that it has taken them: each time wakes the loop
 
 
 class Feed:
@@ -29,11 +30,15 @@ class Feed:
 
     def __iter__(self) -> Iterator[bytes]:
         """The chunks, in the thread."""
+        taken = 0
         while (item := self._chunks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
-            self._loop.call_soon_threadsafe(self._taken, len(item))
+            taken += len(item)
+            if taken >= _TELL:
+                self._loop.call_soon_threadsafe(self._taken, taken)
+                taken = 0
 
     def _taken(self, size: int) -> None:
         self._waiting -= size
