@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -24,6 +25,9 @@ MAX_HEAD: Final = 1 << 20  # Go's default
 HEAD_TIMEOUT: Final = 60.0  # seconds from a head's first byte to its last
 READ_AHEAD: Final = 1 << 18  # bytes, of a body or of further requests, that are kept unread
 MAX_DRAIN: Final = 1 << 18  # bytes of an unread body that are skipped to keep the connection; Go's figure
+# Bytes of a file that are read and sent at a time. The kernel's sendfile costs less, and gives a client on this machine
+# less: it gets references to cold pages, one by one, in place of a copy that is still in the processor's cache.
+FILE_PIECE: Final = 1 << 19
 LINGER: Final = 0.5  # seconds that a client which still sends has to read an early answer; Go's figure
 GONE_INTERVAL: Final = 1.0  # seconds between looks at a client that epoll does not watch any more
 
@@ -298,12 +302,16 @@ class Connection(asyncio.Protocol):
             headers.append(("Connection", "close"))
         with reply.file:
             self._transport.write(self._application.heads.head(reply.status, headers))
-            if self._transport.is_closing():  # which the loop's sendfile takes for a programmer's mistake
-                raise ConnectionResetError("the client has gone")
-            if reply.length:
-                sent = await self._loop.sendfile(self._transport, reply.file, reply.offset, reply.length)
-                if sent != reply.length:
+            sent = 0
+            while sent < reply.length:
+                size = min(FILE_PIECE, reply.length - sent)
+                piece = os.pread(reply.file.fileno(), size, reply.offset + sent)
+                if not piece:
                     raise ConnectionAbortedError(f"a file ended {reply.length - sent} bytes early")
+                self._transport.write(piece)
+                sent += len(piece)
+                await self._flush()
+                await asyncio.sleep(0)  # a client that is quick enough would leave nothing to wait for
 
     async def _flush(self) -> None:
         """Wait until the client has taken most of what was written."""
