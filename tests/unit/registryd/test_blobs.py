@@ -198,3 +198,14 @@ def test_a_client_that_goes_away_in_the_middle(registry: RegistryProcess, client
     assert here > 0
     assert client("PUT", f"{location}?digest={sha256(data)}").status == 201
     assert client("GET", path).body == data
+
+
+def test_a_file_that_is_shorter_than_its_blob_ends_the_connection(
+    registry: RegistryProcess, client: Client, name: str
+) -> None:
+    """The client sees that something is missing: the answer's length was told before."""
+    digest = client.push_blob(name, os.urandom(1000))
+    os.truncate(registry.root / "content/blobs/sha256" / digest.removeprefix("sha256:"), 10)
+    with pytest.raises(http.client.IncompleteRead):
+        client("GET", f"/v2/{name}/blobs/{digest}")
+    assert client("GET", "/v2/").status == 200
