@@ -19,6 +19,7 @@ import msgspec
 from hafen.engine import imageplatforms
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore
+from hafen.engine.transfers import Uploader
 from hafen.errors import Corrupt, HafenError
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
@@ -28,7 +29,6 @@ from hafen.storage.collect import Lease
 
 if TYPE_CHECKING:  # its HTTP library is imported when it is used
     from hafen.distribution.repository import Repository
-    from hafen.engine.push import Uploader
 
 log = logging.getLogger(__name__)
 

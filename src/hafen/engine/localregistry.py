@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from hafen.engine.push import Open, Uploader
+from hafen.engine.transfers import Open, Uploader
 from hafen.spec.digest import Digest
 
 

@@ -12,15 +12,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
 
 from hafen.engine import artifacts, imageplatforms
 from hafen.engine.artifacts import Artifact
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
-from hafen.engine.transfers import Transfers, first_error
-from hafen.errors import Conflict, Corrupt, NotFound
+from hafen.engine.transfers import Transfers, Uploader, first_error
+from hafen.errors import Conflict, NotFound
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec.digest import Digest
@@ -35,21 +34,8 @@ _TICK = 0.1  # seconds between two messages of one layer
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 Report = Callable[[Progress], None]
-Open = Callable[[int], AsyncIterator[bytes]]
 Announce = Callable[[Digest, Descriptor], Awaitable[None]]
 """Subject and artifact: `distribution.referrers.announce`."""
-
-
-class Uploader(Protocol):
-    """What is needed of `distribution.upload.Uploader`."""
-
-    async def size(self, digest: Digest) -> int | None: ...
-
-    async def mount(self, digest: Digest, path: str) -> bool: ...
-
-    async def upload(self, digest: Digest, size: int, open: Open, sent: Callable[[int], None]) -> None: ...
-
-    async def manifest(self, reference: str, media_type: str, data: bytes) -> None: ...
 
 
 class Pusher:
@@ -75,7 +61,7 @@ class Pusher:
             if whole is None:
                 data, media_type = await self._image(image, lease)
             else:
-                data, media_type = await self._index(*whole, lease)
+                data, media_type = await self._index(*whole, lease) or await self._image(image, lease)
             digest = digests.of(data)
             await self._uploader.manifest(tag, media_type, data)
             await self._record(name, image, digest, data, lease)
@@ -113,15 +99,16 @@ class Pusher:
 
     async def _index(
         self, data: bytes, index: Index, members: Sequence[tuple[Descriptor, Image | Artifact]], lease: Lease
-    ) -> tuple[bytes, str]:
-        """All images and attestations of an index, each under its digest; the index itself."""
+    ) -> tuple[bytes, str] | None:
+        """All images and attestations of an index, each under its digest; the index itself. None where one cannot be
+        sent as it came, because another form of one of its layers is here."""
         for entry, member in members:
             if isinstance(member, Artifact):
                 await artifacts.push(self._store, self._uploader, member)
                 continue
             manifest, media_type = await self._image(member, lease, entry.digest)
             if digests.of(manifest) != entry.digest:
-                raise Corrupt(f"manifest {entry.digest} cannot be made again: layers of it have another form here")
+                return None
             await self._uploader.manifest(entry.digest, media_type, manifest)
         return data, index.media_type
 
@@ -170,7 +157,7 @@ class Pusher:
         async with self._transfers.uploads:
             found = await self._there(layer, wanted)
             if found is None:
-                found = await self._lent(layer)
+                found = await self._lent(layer, wanted)
             if found is None:
                 found = await self._uploaded(layer, wanted, lease)
         self._sent[layer.diff_id] = found
@@ -190,10 +177,12 @@ class Pusher:
                 return Descriptor(self._media_type(layer, digest), digest, size)
         return None
 
-    async def _lent(self, layer: Layer) -> Descriptor | None:
-        """The layer mounted from another repository of the same registry."""
+    async def _lent(self, layer: Layer, wanted: Descriptor | None) -> Descriptor | None:
+        """The layer mounted from another repository of the same registry, in the form that is wanted if it has that."""
         domain = f"{self._repository.domain}/"
-        for digest, repository in self._sources(layer):
+        known = self._sources(layer)
+        first = [] if wanted is None else [(Digest(wanted.digest), repository) for _, repository in known]
+        for digest, repository in dict.fromkeys((*first, *known)):
             path = repository.removeprefix(domain)
             if repository == path or path == self._repository.path:
                 continue

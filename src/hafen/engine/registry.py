@@ -20,8 +20,8 @@ from hafen.engine.feed import Reporter, consume
 from hafen.engine.imagestore import ImageStore
 from hafen.engine.localregistry import Linking, LocalRegistry
 from hafen.engine.pull import Puller
-from hafen.engine.push import Announce, Pusher, Uploader
-from hafen.engine.transfers import Transfers
+from hafen.engine.push import Announce, Pusher
+from hafen.engine.transfers import Transfers, Uploader
 from hafen.errors import Corrupt, InvalidArgument, NotFound, System, Unauthorized, Unavailable
 from hafen.spec import image as documents
 from hafen.spec import platform as platforms

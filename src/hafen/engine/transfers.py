@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
+
+from hafen.spec.digest import Digest
 
 DOWNLOADS = 3  # Docker's max-concurrent-downloads and -uploads
 UPLOADS = 5
+
+
+Open = Callable[[int], AsyncIterator[bytes]]
+"""The bytes of a blob from an offset on."""
+
+
+class Uploader(Protocol):
+    """What is needed of `distribution.upload.Uploader`."""
+
+    async def size(self, digest: Digest) -> int | None: ...
+
+    async def mount(self, digest: Digest, path: str) -> bool: ...
+
+    async def upload(self, digest: Digest, size: int, open: Open, sent: Callable[[int], None]) -> None: ...
+
+    async def manifest(self, reference: str, media_type: str, data: bytes) -> None: ...
 
 
 class Transfers:

@@ -197,7 +197,8 @@ def test_a_registry_that_is_busy(engine: EngineProcess, registry: Registry) -> N
 
     with Proxy(registry.host, fault) as proxy:
         engine.docker("pull", f"{proxy.host}/busy")
-        assert all(count >= 3 for count in turned_away.values())
+        # what may be missing is not insisted on
+        assert all(count >= 3 for place, count in turned_away.items() if "/referrers/" not in place)
         engine.docker("rmi", f"{proxy.host}/busy")
 
 
