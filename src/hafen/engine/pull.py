@@ -252,7 +252,11 @@ class _ImagePull:
                 for layer, task in zip(missing, tasks, strict=True):
                     below = await self._adopt(layer, await task, below)
         except BaseExceptionGroup as failed:
-            raise first_error(failed) from None
+            error = first_error(failed)
+            if isinstance(error, OutOfSpace):  # a full disk is not to stay full of what did not fit
+                for layer in missing:
+                    self._store.content.drop_partial(layer.digest)
+            raise error from None
 
     def _say(self, status: str, layer: _Layer, current: int | None = None) -> None:
         size = layer.descriptor.size

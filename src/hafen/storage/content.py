@@ -40,6 +40,9 @@ class ContentStore(Protocol):
     def partial(self, digest: Digest, size: int) -> Partial:
         """Begin, or go on with, a blob of this digest and size in bytes; one caller at a time."""
 
+    def drop_partial(self, digest: Digest) -> None:
+        """Keep nothing of what has arrived of a blob; harmless where nothing has."""
+
     def put(self, data: bytes, expected: Digest | None = None) -> Digest:
         """A whole small blob at once."""
 
@@ -121,7 +124,16 @@ class LocalContent:
             os.makedirs(os.path.dirname(self.path(digest)), mode=0o700, exist_ok=True)
             os.rename(path, self.path(digest))
 
-        return Partial(f"{self._ingest}/{digest.replace(':', '-')}", digest, size, committed)
+        return Partial(self._partial(digest), digest, size, committed)
+
+    def _partial(self, digest: Digest) -> str:
+        return f"{self._ingest}/{digest.replace(':', '-')}"
+
+    def drop_partial(self, digest: Digest) -> None:
+        try:
+            os.unlink(self._partial(digest))
+        except FileNotFoundError:
+            pass
 
     def put(self, data: bytes, expected: Digest | None = None) -> Digest:
         with self.ingest() as ingest:

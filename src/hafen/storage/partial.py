@@ -43,6 +43,8 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+        if not self.offset:
+            self.drop()  # nothing to go on with
 
     def arrived(self) -> Iterator[bytes]:
         """Everything from an earlier attempt; to be read before the first `write`."""
