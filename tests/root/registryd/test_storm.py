@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ import pytest
 
 from tests.harness.engine import EngineProcess, Output, busybox_tar
 from tests.harness.registry import RegistryProcess
+from tests.harness.strangers import Strangers
 from tests.harness.upstream import Registry, layer, publish
 from tests.root.registryd.test_faults import blobs, every_tag, wait_until, whole
 
@@ -42,8 +42,9 @@ def engine(machine_left_as_found: None) -> Iterator[EngineProcess]:
 class Clients:
     """Each writes to a repository of its own and reads from all."""
 
-    def __init__(self, engine: EngineProcess, source: str, registry: RegistryProcess) -> None:
+    def __init__(self, engine: EngineProcess, strangers: Strangers, source: str, registry: RegistryProcess) -> None:
         self.engine = engine
+        self.skopeo = strangers.skopeo
         self.source = source
         self.registry = registry
         self.host = f"127.0.0.1:{registry.port}"
@@ -85,16 +86,16 @@ class Clients:
 
     def with_skopeo(self, own: str, chance: random.Random) -> None:
         what = chance.random()
-        insecure = ("--src-tls-verify=false", "--dest-tls-verify=false")
         mine = f"docker://{own}:t{chance.randrange(IMAGES)}"
         if what < 0.4:
             source = f"docker://{self.source}/image{chance.randrange(IMAGES)}:1"
-            assert skopeo("copy", *insecure, source, mine).code == 0
+            self.skopeo("copy", source, mine)
             self.done["skopeo push"] += 1
         elif what < 0.6:
-            self._told(skopeo("copy", *insecure, f"docker://{self.there(chance)}", mine), "skopeo copy")
+            copied = self.skopeo("copy", f"docker://{self.there(chance)}", mine, check=False)
+            self._told(copied, "skopeo copy")
         else:
-            self._told(skopeo("delete", "--tls-verify=false", f"docker://{self.there(chance)}"), "skopeo delete")
+            self._told(self.skopeo("delete", f"docker://{self.there(chance)}", check=False), "skopeo delete")
 
     def looking(self, _: str, chance: random.Random) -> None:
         """Whether each image that is told of is whole."""
@@ -113,11 +114,6 @@ class Clients:
         return False
 
 
-def skopeo(*arguments: str) -> Output:
-    run = subprocess.run(["skopeo", "--insecure-policy", *arguments], capture_output=True, text=True, check=False)
-    return Output(run.returncode, run.stdout, run.stderr)
-
-
 def test_a_storm_of_other_programs(engine: EngineProcess, tmp_path: Path) -> None:
     print(f"seed: {SEED}")
     chance = random.Random(SEED)
@@ -127,7 +123,8 @@ def test_a_storm_of_other_programs(engine: EngineProcess, tmp_path: Path) -> Non
         for number in range(IMAGES):
             layers = [busybox_tar(), *shared[number % 4 :], layer({"which": str(number).encode()})]
             publish(source, f"image{number}", "1", layers, oci=number % 2 == 0)
-        clients = Clients(engine, source.host, registry)
+        strangers = Strangers(tmp_path / "strangers", (source.host, f"127.0.0.1:{registry.port}"))
+        clients = Clients(engine, strangers, source.host, registry)
         with ThreadPoolExecutor(9) as pool:
             list(pool.map(clients.run, (0, 1, 2, 4, 5, 6, 8, 9, 3)))
         print(clients.done)
@@ -140,7 +137,7 @@ def test_a_storm_of_other_programs(engine: EngineProcess, tmp_path: Path) -> Non
         engine.docker("import", "-", last, stdin=layer({"last": chance.randbytes(20_000)}))
         stored = set(blobs(registry.root))
         engine.docker("push", "-q", last)
-        assert skopeo("delete", "--tls-verify=false", f"docker://{last}").code == 0
+        strangers.skopeo("delete", f"docker://{last}")
         wait_until(lambda: set(blobs(registry.root)) <= stored, 30)
         registry.stop()
         assert sum(int(count) for count in re.findall(r"collection: (\d+) blobs", registry.log)) > 0
