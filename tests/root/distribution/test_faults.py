@@ -52,7 +52,7 @@ def stored(engine: EngineProcess) -> tuple[set[str], int]:
 
 def wait_stored(engine: EngineProcess, wanted: tuple[set[str], int]) -> None:
     """Files are removed in the background, which tells nobody."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while stored(engine) != wanted:
         blobs, directories = stored(engine)
         assert time.monotonic() < deadline, (blobs ^ wanted[0], directories, wanted[1])

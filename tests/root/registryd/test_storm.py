@@ -21,7 +21,7 @@ from tests.harness.strangers import Strangers
 from tests.harness.upstream import Registry, layer, publish
 from tests.root.registryd.test_faults import blobs, every_tag, wait_until, whole
 
-SECONDS = 12.0
+SECONDS = 16.0
 SEED = int(os.environ.get("HAFEN_TEST_SEED", time.time_ns() % 10**6))
 IMAGES = 6
 # What a deletion that came first makes of a pull; a push is never refused.
@@ -118,7 +118,7 @@ def test_a_storm_of_other_programs(engine: EngineProcess, tmp_path: Path) -> Non
     print(f"seed: {SEED}")
     chance = random.Random(SEED)
     shared = [layer({f"shared{number}": chance.randbytes(200_000)}) for number in range(4)]
-    flags = ("--gc-interval", "0.05", "--gc-grace", "5")
+    flags = ("--gc-interval", "0.05", "--gc-grace", "8")
     with Registry(tmp_path / "source") as source, RegistryProcess(tmp_path / "ours", *flags) as registry:
         for number in range(IMAGES):
             layers = [busybox_tar(), *shared[number % 4 :], layer({"which": str(number).encode()})]
