@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from bench import images, memory
+from bench import images, memory, network
 from bench.api import Engine
 from bench.images import cli
 
@@ -236,5 +236,10 @@ WORKLOADS = (
     Workload("pull-ours", "ms", 5, images.pull_debian_from_ours, 1 / 1.5, "docker pull of it from there"),
     Workload("load-tree", "ms", 3, images.load_tree, 1.0, "docker load of 50,000 files of 2 KB"),
     Workload("pull-tree", "ms", 3, images.pull_tree, 1.0, "docker pull of them from docker-registry"),
+    Workload("network", "ms", 20, network.create_and_remove, 1 / 3, "a network made and removed, kept connection"),
+    Workload("bridge-cost", "ms", 3, network.bridge_cost, None, "a start on a bridge beyond --net none (budget 3 ms)"),
+    Workload("500-ports", "x", 3, network.start_beside_ports, None, "a start beside 500 ports, to one without"),
+    Workload("between", "MB/s", 9, network.between_containers, 0.95, "iperf3 from one container to another"),
+    Workload("published", "MB/s", 9, network.through_a_port, 0.95, "iperf3 from the host by a port"),
     Workload("ps-1000", "ms", 20, ps_crowd, None, "docker ps -a, 1,000 containers (budget 50 ms)"),
 )  # fmt: skip
