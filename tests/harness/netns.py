@@ -73,6 +73,14 @@ class Netns:
         self._sockets.append(made)
         return made
 
+    def stream(self, protocol: int) -> socket.socket:
+        """An unbound stream socket of this protocol inside."""
+        with self.entered():
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        self._sockets.append(made)
+        made.settimeout(5)
+        return made
+
     def udp(self, port: int = 0, address: str = "0.0.0.0") -> socket.socket:
         """A bound UDP socket inside."""
         with self.entered():

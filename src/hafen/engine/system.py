@@ -28,6 +28,8 @@ from hafen.spec.lifecycle import State
 from hafen.spec.wire import system as wire
 from hafen.storage.snapshot import Snapshotter, shown_driver
 
+_NETWORK_DRIVERS = ["bridge", "host", "ipvlan", "macvlan", "null"]
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -139,7 +141,7 @@ class System:
 
     async def _plugins(self) -> wire.PluginsInfo:
         volume = [*await self.volumes.driver_names()]
-        return wire.PluginsInfo(volume=volume, network=["bridge", "host", "null"], log=self.log_drivers)
+        return wire.PluginsInfo(volume=volume, network=_NETWORK_DRIVERS, log=self.log_drivers)
 
     async def df(self, types: tuple[str, ...] = ()) -> wire.DiskUsage:
         """`types` empty means all: container, image, volume, build-cache."""

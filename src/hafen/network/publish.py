@@ -261,7 +261,7 @@ def _bind(port: PublishedPort, *, listening: bool) -> socket.socket | None:
     try:
         if family == socket.AF_INET6:
             holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if kind == socket.SOCK_DGRAM:
+        if port.container.protocol != "tcp":  # to be bound is enough to have the port
             if not listening:
                 holder.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
             holder.bind((port.host_ip, port.host_port))

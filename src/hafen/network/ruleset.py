@@ -154,7 +154,8 @@ def _membership(network: Network) -> Iterable[tuple[str, str, str]]:
     for subnet in _masqueraded(network):
         name = "leaving" if ip_network(subnet).version == 4 else "leaving6"
         yield name, subnet, f"goto {_chain_name(network)}"
-    for version, pings, family in ((4, "icmp", "ipv4"), (6, "ipv6-icmp", "ipv6")):
+    # By number: nft knows names of protocols from /etc/protocols alone, which a small host may lack.
+    for version, pings, family in ((4, "1", "ipv4"), (6, "58", "ipv6")):
         if network.gateway_mode_of(version) == "routed":
             yield "pinged", f"{link} . {pings}", ""
         if network.gateway_mode_of(version) == "nat-unprotected":

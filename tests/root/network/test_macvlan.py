@@ -143,7 +143,7 @@ def test_parents_that_are_none(world: World, driver: ParentDriver, parent: str, 
 
 
 def test_vlan_is_made_and_removed(world: World, driver: ParentDriver) -> None:
-    network = replace(HOME, link="uplink.10")
+    network = replace(HOME, link="uplink.10", subnets=(Subnet("198.51.100.0/24", "198.51.100.1"),))
     if not kernel_has("vlan"):
         with pytest.raises(System, match=r"failed to create uplink.10 vlan link: operation not supported: .*8021q"):
             driver.create(network)

@@ -308,3 +308,23 @@ def test_mtu_follows_the_uplink(world: World, driver: BridgeDriver) -> None:
     two, _ = plugged(driver, world, replace(DUAL, mtu=1300), "172.19.0.2", "")
     links = [one.route.link("eth0"), two.route.link("eth0"), world.host.route.link(V4.link)]
     assert [link.mtu for link in links if link is not None] == [1400, 1300, 1400]
+
+
+def test_sctp(world: World, driver: BridgeDriver) -> None:
+    """Redirected like the others; the kernel needs no SCTP of its own for that, but this test's client does."""
+    one, _ = plugged(driver, world, V4, "172.18.0.2", "", "9200:85/sctp")
+    try:
+        server = one.stream(socket.IPPROTO_SCTP)
+    except OSError:
+        pytest.skip("this kernel has no SCTP")
+    server.bind(("172.18.0.2", 85))
+    server.listen(1)
+    client = world.neighbour.stream(socket.IPPROTO_SCTP)
+    client.connect(("192.0.2.2", 9200))
+    client.sendall(b"hello")
+    server.settimeout(5)
+    connection, (address, _) = server.accept()
+    with connection:
+        assert (connection.recv(10), address) == (b"hello", "192.0.2.1")
+    with pytest.raises(OSError, match="in use"):
+        world.host.stream(socket.IPPROTO_SCTP).bind(("0.0.0.0", 9200))
