@@ -27,6 +27,7 @@ class EngineProcess:
         self.log = base / "engine.log"
         # Engines that share a machine need interfaces of their own; the name is also their firewall table's.
         self.flags = flags if "--bridge" in flags else ("--bridge", f"hft{next(_BRIDGES)}", *flags)
+        self.prefix: tuple[str, ...] = ()  # words of a command that runs the engine as its last argument
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "EngineProcess":
@@ -47,6 +48,7 @@ class EngineProcess:
     def start(self) -> None:
         self.base.mkdir(parents=True, exist_ok=True)
         command = [
+            *self.prefix,
             sys.executable,
             "-m",
             "hafen.daemon.main",

@@ -1,7 +1,9 @@
 """An engine on a machine of its own (network namespaces), with a neighbour beside it: the old examples as people were
 given them, who must not get through, and two hosts whose containers talk."""
 
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hafen.kernel.nftables import Nftables
+from hafen.network import dnswire
 from tests.harness.engine import EngineProcess
 from tests.harness.netns import Netns, World
 
@@ -247,3 +250,35 @@ def test_sysctls_and_names_of_an_interface(machine: EngineProcess) -> None:
     assert machine.docker("exec", "cc", "cat", sysctl.format("lan0")).stdout == "1\n"
     machine.docker("network", "connect", "--driver-opt", opts.removeprefix("driver-opt="), "bridge", "cc")
     assert machine.docker("exec", "cc", "cat", sysctl.format("eth0")).stdout == "1\n"
+
+
+def answer_names(server: socket.socket) -> None:
+    """Knows every name as 192.0.2.99, until it is told to end by an empty datagram."""
+    while True:
+        data, client = server.recvfrom(1000)
+        if not data:
+            return
+        server.sendto(dnswire.addresses(dnswire.parse_query(data), ["192.0.2.99"]), client)
+
+
+def test_names_are_asked_of_the_servers_that_the_host_has_now(world: World, tmp_path: Path) -> None:
+    """The engine sees a resolv.conf of this test's own, which changes while a container runs."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 192.0.2.77\n")
+    server = world.neighbour.udp(53, "192.0.2.1")
+    server.settimeout(None)
+    thread = threading.Thread(target=answer_names, args=(server,), daemon=True)
+    thread.start()
+    engine = EngineProcess(tmp_path / "e", "--bridge", "hafen0")
+    bind = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
+    engine.prefix = ("unshare", "-m", "sh", "-c", bind, "sh")
+    with engine:
+        engine.load_busybox()
+        engine.docker("network", "create", "mine")
+        engine.docker("run", "-d", "--name", "web", "--net", "mine", "busybox", "sleep", "600")
+        look_up = ("exec", "web", "nslookup", "-type=a", "somewhere.test")
+        assert "192.0.2.99" not in engine.docker(*look_up, check=False).stdout
+        resolv_conf.write_text("nameserver 192.0.2.1\n")
+        assert "192.0.2.99" in engine.docker(*look_up, check=False).stdout
+    world.host.udp().sendto(b"", ("192.0.2.1", 53))
+    thread.join(5)

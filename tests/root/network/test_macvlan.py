@@ -155,7 +155,8 @@ def test_vlan_is_made_and_removed(world: World, driver: ParentDriver) -> None:
     world.neighbour.run("ip", "address", "add", "198.51.100.1/24", "dev", "v10")
     world.neighbour.run("ip", "link", "set", "v10", "up")
     assert ping(one, "198.51.100.1")
-    assert not ping(one, "192.0.2.1"), "frames of another VLAN"
+    untagged, _ = plugged(driver, world, replace(network, id="d" * 64, link="uplink"), "198.51.100.11")
+    assert not ping(untagged, "198.51.100.10"), "frames of another VLAN"
     driver.unplug(endpoint, one)
     driver.delete(network)
     assert "uplink.10" in world.links(), "another network uses it"
