@@ -100,7 +100,7 @@ class Attribute(NamedTuple):
     kind: Kind
 
 
-def encode(table: Mapping[str, Attribute], **values: Value) -> bytes:
+def encode(table: Mapping[str, Attribute], /, **values: Value) -> bytes:
     """Attributes by their names in the table, in the order given."""
     parts = []
     for name, value in values.items():

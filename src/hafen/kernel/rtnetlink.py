@@ -22,14 +22,17 @@ NETLINK_GET_STRICT_CHK = 12
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE, RTM_DELRULE = 32, 33
 
 IFF_UP = 0x1
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
+RT_SCOPE_HOST = 254
 RT_SCOPE_NOWHERE = 255
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
+FR_ACT_TO_TBL = 1
 IFA_F_NODAD = 0x02
 IN6_ADDR_GEN_MODE_NONE = 1
 
@@ -68,6 +71,8 @@ ROUTE = {  # RTA_*, linux/rtnetlink.h
     "gateway": Attribute(5, IP),
     "table": Attribute(15, U32),
 }
+
+RULE = {"priority": Attribute(6, U32), "mark": Attribute(10, U32), "table": Attribute(15, U32)}  # FRA_*, fib_rules.h
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -240,6 +245,36 @@ def delete_default_route(route: Route) -> Request:
     if route.gateway:
         values["gateway"] = route.gateway
     return Request(RTM_DELROUTE, 0, payload + nlcodec.encode(ROUTE, **values), "delete default route")
+
+
+def new_mark_rule(family: int, priority: int, mark: int, table: int) -> Request:
+    """What has this mark is routed by this table (ip-rule(8))."""
+    return _mark_rule(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, family, priority, mark, table)
+
+
+def delete_mark_rule(family: int, priority: int, mark: int, table: int) -> Request:
+    return _mark_rule(RTM_DELRULE, 0, family, priority, mark, table)
+
+
+def _mark_rule(kind: int, flags: int, family: int, priority: int, mark: int, table: int) -> Request:
+    header = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)  # struct fib_rule_hdr has the same layout
+    body = nlcodec.encode(RULE, priority=priority, mark=mark, table=table)
+    return Request(kind, flags, header + body, f"rule for mark {mark:#x}")
+
+
+def new_local_route(family: int, table: int, output: int) -> Request:
+    """In this table, every address is the host's own."""
+    return _local_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, family, table, output)
+
+
+def delete_local_route(family: int, table: int, output: int) -> Request:
+    return _local_route(RTM_DELROUTE, 0, family, table, output)
+
+
+def _local_route(kind: int, flags: int, family: int, table: int, output: int) -> Request:
+    header = _RTMSG.pack(family, 0, 0, 0, 0, RTPROT_BOOT, RT_SCOPE_HOST, RTN_LOCAL, 0)
+    body = nlcodec.encode(ROUTE, output=output, table=table)
+    return Request(kind, flags, header + body, f"local route of table {table}")
 
 
 class Rtnetlink:

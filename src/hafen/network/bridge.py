@@ -13,7 +13,7 @@ from hafen.errors import System
 from hafen.kernel import rtnetlink
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.rtnetlink import Rtnetlink
-from hafen.network import firewall, sandbox
+from hafen.network import firewall, sandbox, transparent
 from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words, is_link_name, link_name
 from hafen.network.firewall import Firewall
 from hafen.network.ipam import IpNetwork, mac_of
@@ -37,7 +37,8 @@ class BridgeDriver:
         self, *, table: str = "hafen", respect_firewall: bool = False, warn: Callable[[str], None] = lambda text: None
     ) -> None:
         self._route = Rtnetlink()
-        self._firewall = Firewall(Nftables(), table)
+        self._relay_mark = transparent.number(table)
+        self._firewall = Firewall(Nftables(), table, relay_mark=self._relay_mark if respect_firewall else 0)
         self._ports = HeldPorts(relay_all=respect_firewall)
         self._redirects = not respect_firewall
         self._warn = warn
@@ -62,6 +63,8 @@ class BridgeDriver:
             # First the table: a bridge that it does not name would not be recognised as ours after a crash.
             self._firewall.add_network(network)
             undo.callback(self._firewall.remove_network, network)
+            if not self._redirects:
+                transparent.enable(self._route, self._relay_mark)
             self._bridges[network.id] = self._make_bridge(network)
             undo.pop_all()
         self._enable_forwarding([network])
@@ -81,6 +84,8 @@ class BridgeDriver:
             self._delete_link(network.link)
             self._firewall.remove_network(network)
         self._bridges.pop(network.id, None)
+        if not self._redirects and not self._bridges:
+            transparent.disable(self._route, self._relay_mark)
 
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
         if netns is None:
@@ -152,6 +157,8 @@ class BridgeDriver:
         warnings: list[str] = []
         with in_words("networks"):
             self._remove_strays(wanted, {endpoint.link for _, endpoint in living})
+            relays = wanted and not self._redirects
+            (transparent.enable if relays else transparent.disable)(self._route, self._relay_mark)
             self._firewall.rebuild(wanted, [port for one in living for port in self._redirected(*one)])
             for network in wanted:
                 self._bridges[network.id] = self._make_bridge(network)
@@ -255,7 +262,7 @@ def _delete_link(route: Rtnetlink, name: str) -> None:
 
 def _target(network: Network, endpoint: Endpoint) -> Target:
     routed = {version for version in (4, 6) if network.gateway_mode_of(version) == "routed"}
-    return Target(endpoint.ip, endpoint.ip6, frozenset(routed))
+    return Target(endpoint.ip, endpoint.ip6, frozenset(routed), tuple(subnet.network for subnet in network.subnets))
 
 
 def _gateways(network: Network) -> tuple[str, str]:

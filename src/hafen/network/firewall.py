@@ -20,7 +20,8 @@ _FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/a
 class Firewall:
     """One table. It remembers what belongs into it: where somebody flushes the ruleset, the next change rebuilds it."""
 
-    def __init__(self, nftables: Nftables, table: str = "hafen") -> None:
+    def __init__(self, nftables: Nftables, table: str = "hafen", *, relay_mark: int = 0) -> None:
+        self._relay_mark = relay_mark
         self._nftables = nftables
         self._table = table
         self._networks: dict[str, Network] = {}
@@ -94,7 +95,7 @@ class Firewall:
 
     def _build(self) -> None:
         try:
-            self._nftables.run(ruleset.build(self._table, self._networks.values(), self._published))
+            self._nftables.run(ruleset.build(self._table, self._networks.values(), self._published, self._relay_mark))
         except OSError as error:
             raise _failed(error) from error
         self._built = True

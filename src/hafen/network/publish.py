@@ -13,12 +13,13 @@ import socket
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from hafen.errors import System
 from hafen.network import portowner
 from hafen.network.driver import PublishedPort
 from hafen.network.relay import Relay
+from hafen.network.relay import Target as RelayTarget
 from hafen.spec.ports import PortMapping
 
 _LOCAL_PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -38,6 +39,13 @@ class Target:
     ip: str
     ip6: str = ""
     routed: frozenset[int] = frozenset()
+    neighbours: tuple[str, ...] = ()  # subnets whose hosts it answers without passing through the host
+
+    def keeps(self, client: str) -> bool:
+        """Whether the answers to this client's own address pass through the host, where a relay can have them."""
+        source = ip_address(client.partition("%")[0])
+        beside = any(source in ip_network(subnet) for subnet in self.neighbours)
+        return not (source.is_loopback or source.is_link_local or beside)
 
     def address(self, version: int) -> str:
         return self.ip if version == 4 else self.ip6
@@ -212,7 +220,8 @@ class HeldPorts:
         holder = _bind(port, listening=True)
         if holder is not None:
             own = target.address(_version(port.host_ip)) or target.ip or target.ip6
-            self._relay.serve(holder, (own, port.container.number))
+            keeps = target.keeps if self._relay_all else _keeps_none
+            self._relay.serve(holder, RelayTarget(own, port.container.number, keeps))
         return holder
 
     def _ephemeral(self) -> list[int]:
@@ -232,6 +241,10 @@ class _Taken(Exception):
     def __init__(self, text: str, *, hopeless: bool = False) -> None:
         super().__init__(text)
         self.hopeless = hopeless
+
+
+def _keeps_none(client: str) -> bool:
+    return False
 
 
 def _version(address: str) -> int:

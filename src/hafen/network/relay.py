@@ -2,7 +2,8 @@
 
 For what the ruleset cannot or must not redirect (`publish`). A thread of its own, so that neither the engine's loop
 waits for data nor data for the loop. TCP goes by splice(2) and is never copied; UDP clients each have a socket to the
-container, for as long as they use it. The container sees the host's address as its client's.
+container, for as long as they use it. The container sees the host's address as its client's, or the client's own where
+`Target.keeps` says so.
 """
 
 from __future__ import annotations
@@ -18,8 +19,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
-Target = tuple[str, int]
+_TRANSPARENT = (socket.IPPROTO_IP, 19)  # IP_TRANSPARENT, linux/in.h
+_TRANSPARENT6 = (socket.IPPROTO_IPV6, 75)  # IPV6_TRANSPARENT, linux/in6.h
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to: `address` and `port`. Clients for whom `keeps` holds keep their address; see `transparent`."""
+
+    address: str
+    port: int
+    keeps: Callable[[str], bool] = lambda client: False
+
+
 _Asker = tuple[tuple[object, ...], tuple[tuple[int, int, bytes], ...]]
 """Where a datagram came from, and the ancillary data that tells which address it was sent to."""
 
@@ -148,11 +162,11 @@ class _Listener:
 
     def ready(self) -> None:
         try:
-            client, _ = self.socket.accept()
+            client, (source, *_) = self.socket.accept()
         except OSError:
             return  # it has gone again, or there are no descriptors left for it
         try:
-            self.connections.add(_Connection(self._thread, self, client, self._target))
+            self.connections.add(_Connection(self._thread, self, client, source, self._target))
         except OSError:
             client.close()
 
@@ -169,11 +183,11 @@ class _Listener:
 class _Connection:
     """A client and the container: two directions, each with a pipe between."""
 
-    def __init__(self, thread: _Thread, owner: _Listener, client: socket.socket, target: Target) -> None:
+    def __init__(self, thread: _Thread, owner: _Listener, client: socket.socket, source: str, target: Target) -> None:
         self._thread = thread
         self._owner = owner
         self._client = client
-        self._server = _toward(target, socket.SOCK_STREAM)
+        self._server = _toward(target, socket.SOCK_STREAM, source)
         self._connecting = True
         client.setblocking(False)
         for end in (client, self._server):
@@ -336,7 +350,7 @@ class _UdpClient:
         self._owner = owner
         self._address = address
         self._from = [_answering(*one) for one in ancillary if one[1] in (_IP_PKTINFO, _IPV6_PKTINFO)]
-        self.upstream = _toward(owner.target, socket.SOCK_DGRAM)
+        self.upstream = _toward(owner.target, socket.SOCK_DGRAM, str(address[0]))
         self.used = time.monotonic()
 
     def ready(self) -> None:
@@ -358,13 +372,17 @@ def _answering(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
     return level, kind, _IN_PKTINFO.pack(0, address, bytes(4))
 
 
-def _toward(target: Target, kind: int) -> socket.socket:
-    """A socket that is, or is being, connected to the container."""
-    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _toward(target: Target, kind: int, source: str) -> socket.socket:
+    """A socket that is, or is being, connected to the container, for the client at `source`."""
+    ipv6 = ":" in target.address
+    made = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        if (":" in source) == ipv6 and target.keeps(source):
+            level, option = _TRANSPARENT6 if ipv6 else _TRANSPARENT
+            made.setsockopt(level, option, 1)
+            made.bind((source, 0))
         with contextlib.suppress(BlockingIOError):
-            made.connect(target)
+            made.connect((target.address, target.port))
     except BaseException:
         made.close()
         raise

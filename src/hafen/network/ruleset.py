@@ -7,6 +7,7 @@ another table drops stays dropped, and an `accept` of ours ends only our own cha
                   host's loopback, and would let containers reach the host's own loopback services (CVE-2020-8558)
     publish       published ports, for packets to any address of the host's own: from outside, from containers, from
                   the host itself. First those published on one address, then those published on all
+    relaying      (where the host's firewall is respected) see `network.transparent`
     postrouting   containers leave with the host's address; so do packets that come back into the network they came
                   from through a published port, or that the host sends from its loopback: the answer must come back
                   through here to be translated
@@ -95,11 +96,13 @@ table inet {table} {{
 """
 
 
-def build(table: str, networks: Iterable[Network], published: Iterable[Published]) -> str:
-    """Commands that put the whole table in place of whatever it was, in one transaction."""
+def build(table: str, networks: Iterable[Network], published: Iterable[Published], relay_mark: int = 0) -> str:
+    """Commands that put the whole table in place of whatever it was, in one transaction. `relay_mark` is what
+    `network.transparent` routes by, 0 for nothing."""
     every = list(networks)
     # The chains are part of the table's own block: nft 1.0.6 finds no chain that was added after it in one transaction.
-    definition = _definition(table, "".join(_chain(network) for network in every))
+    chains = "".join(_chain(network) for network in every) + (_relaying(relay_mark) if relay_mark else "")
+    definition = _definition(table, chains)
     elements = "".join(_elements(table, network) for network in every)
     return remove(table) + definition + elements + publish(table, published)
 
@@ -125,6 +128,16 @@ def _chain(network: Network) -> str:
   chain {_chain_name(network)} {{
     oifname != "{network.link}" masquerade
     ct status dnat masquerade
+  }}
+"""
+
+
+def _relaying(mark: int) -> str:
+    """Answers of containers that belong to a socket of the relay's, whatever address that has."""
+    return f"""\
+  chain relaying {{
+    type filter hook prerouting priority mangle; policy accept;
+    iifname @bridges meta l4proto {{ tcp, udp }} socket transparent 1 meta mark set {mark}
   }}
 """
 

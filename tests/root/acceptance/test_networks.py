@@ -207,6 +207,8 @@ def test_the_hosts_firewall_is_respected_where_it_is_told(world: World) -> None:
             assert curl(world.neighbour, "http://192.0.2.2:8081/") == "hello\n"
             assert curl(world.host, "http://127.0.0.1:8080/") == "hello\n"
             Nftables().run("delete table inet hosts")
+        assert Nftables().run("list ruleset") == ""
+        assert "fwmark" not in world.host.run("ip", "rule").stdout
 
 
 def test_macvlan_on_two_hosts(machine: EngineProcess, world: World) -> None:

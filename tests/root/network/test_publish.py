@@ -248,9 +248,16 @@ table inet hosts {
 def test_the_hosts_firewall_decides_where_it_is_respected(world: World, respectful: BridgeDriver) -> None:
     publish = ("8080:80", "8081:80", "5353:53/udp")
     one, endpoint = plugged(respectful, world, DUAL, "172.19.0.2", "fd00:19::2", *publish)
-    four = one.serve(80)
+    beside, _ = plugged(respectful, world, DUAL, "172.19.0.3", "fd00:19::3")
+    elsewhere, _ = plugged(respectful, world, V4, "172.18.0.2", "")
+    four, six = one.serve(80), one.serve(80, "::")
     world.neighbour.connect("192.0.2.2", 8080).close()
-    peer_of(four)
+    assert peer_of(four) == "192.0.2.1", "the client's address is kept"
+    world.neighbour.connect("2001:db8::2", 8080).close()
+    assert peer_of(six) == "2001:db8::1"
+    for source in (beside, elsewhere, one):
+        source.connect("192.0.2.2", 8080).close()
+        assert peer_of(four) in ("172.18.0.2", "172.19.0.1")
     Nftables().run(HOST_RULES)
     assert not world.neighbour.reaches("192.0.2.2", 8080)
     assert not world.neighbour.reaches("2001:db8::2", 8080)
@@ -264,10 +271,30 @@ def test_the_hosts_firewall_decides_where_it_is_respected(world: World, respectf
     with pytest.raises(TimeoutError):
         datagrams.recv(10)
     Nftables().run("add rule inet hosts input udp dport 5353 accept")
-    world.neighbour.udp().sendto(b"x", ("192.0.2.2", 5353))
-    assert datagrams.recv(10) == b"x"
+    client = world.neighbour.udp()
+    client.sendto(b"x", ("192.0.2.2", 5353))
+    data, sender = datagrams.recvfrom(10)
+    assert (data, sender[0]) == (b"x", "192.0.2.1")
+    datagrams.sendto(b"y", sender)
+    assert client.recv(10) == b"y"
     respectful.withdraw(DUAL, endpoint)
     assert not world.neighbour.reaches("192.0.2.2", 8081)
+    assert "fwmark" in world.host.run("ip", "rule").stdout
+    for network in (DUAL, V4):
+        respectful.delete(network)
+    for family in ("-4", "-6"):
+        assert "fwmark" not in world.host.run("ip", family, "rule").stdout
+        assert "local default" not in world.host.run("ip", family, "route", "show", "table", "all").stdout
+
+
+def test_what_respecting_it_needs_goes_with_it(world: World, respectful: BridgeDriver) -> None:
+    respectful.create(DUAL)
+    assert "fwmark" in world.host.run("ip", "rule").stdout
+    respectful.close()  # as the kernel closes a dead engine's sockets
+    again = BridgeDriver()
+    again.restore([DUAL], [])
+    assert "fwmark" not in world.host.run("ip", "rule").stdout
+    again.close()
 
 
 def test_the_hosts_firewall_is_bypassed_where_it_is_not(world: World, driver: BridgeDriver) -> None:
