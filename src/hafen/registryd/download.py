@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import BinaryIO, Final
@@ -16,7 +17,8 @@ from hafen.errors import HafenError, Unavailable
 from hafen.spec.digest import Digest
 from hafen.storage.partial import Partial
 
-_BATCH: Final = 256 << 10  # bytes that are written at a time
+_BATCH: Final = 1 << 20  # bytes that are written at a time, and then are there to be read
+_DELAY: Final = 0.1  # seconds that fewer bytes wait for more
 _READ: Final = 1 << 20
 
 
@@ -39,11 +41,11 @@ class Download:
         """Fetch it; `source` gives the bytes from an offset. `kept` is called when it is a blob of the store."""
         try:
             with self._partial as partial:
-                await self._in_thread(_consume, partial.arrived())
+                await self._completed(_consume, partial.arrived())
                 self._progress(partial.offset)
                 async with aclosing(source(partial.offset)) as pieces:
                     await self._store(pieces)
-                if not await self._in_thread(partial.commit):
+                if not await self._completed(partial.commit):
                     raise Unavailable(f"what came for {partial.digest} is something else")
             kept()
             self._whole = True
@@ -58,17 +60,27 @@ class Download:
 
     async def _store(self, pieces: AsyncIterator[bytes]) -> None:
         batch: list[bytes] = []
-        size = 0
+        size, since = 0, time.monotonic()
         async for piece in pieces:
             batch.append(piece)
             size += len(piece)
-            if size >= _BATCH:
-                await self._in_thread(self._partial.write, b"".join(batch))
-                self._progress(self._partial.offset)
-                batch, size = [], 0
-        if batch:
-            await self._in_thread(self._partial.write, b"".join(batch))
-            self._progress(self._partial.offset)
+            if size >= _BATCH or time.monotonic() - since > _DELAY:
+                await self._write(batch)
+                batch, size, since = [], 0, time.monotonic()
+        await self._write(batch)
+
+    async def _write(self, batch: list[bytes]) -> None:
+        await self._completed(self._partial.write, b"".join(batch))
+        self._progress(self._partial.offset)
+
+    async def _completed(self, function: Callable[..., object], *arguments: object) -> object:
+        """In a thread, and to its end also where this is cancelled: its descriptor must not be closed under it."""
+        work = asyncio.ensure_future(self._in_thread(function, *arguments))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait((work,))
+            raise
 
     def _progress(self, arrived: int) -> None:
         self._arrived = arrived
