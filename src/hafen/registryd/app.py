@@ -115,8 +115,11 @@ class Registry:
         """What would help: a token for the scope that this request takes."""
         bearer = head.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
         kind = "insufficient_scope" if isinstance(error, InsufficientScope) else "invalid_token" if bearer else ""
-        asked = parse_query(head.target.partition("?")[2])
-        return self._parts.authentication.challenge(head.headers, _scope(head), kind, asked.get("ns", [""])[0])
+        try:
+            space = self._space(parse_query(head.target.partition("?")[2]))
+        except HafenError:
+            space = ""
+        return self._parts.authentication.challenge(head.headers, _scope(head), kind, space)
 
     async def _page(self, head: Head, path: str, query: dict[str, list[str]], who: Identity) -> Answer:
         """What belongs to no repository. Where names are asked for, all but the ping take one."""

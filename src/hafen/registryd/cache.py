@@ -228,7 +228,7 @@ class Cache:
             finally:
                 del self._downloads[digest]
 
-    async def expire(self) -> None:
+    def expire(self) -> None:
         """Drop what was not asked for in its time, and what is over the limits."""
         for proxy in self.proxies:
             self._cached.expire(proxy.prefix, time.time() - proxy.keep, proxy.limit)

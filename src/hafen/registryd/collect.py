@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,14 +91,13 @@ class Collector:
         """Whether a manifest that was last pushed then may wait for an index that is about to need it."""
         return max(since, self._renewed.get((repository, digest), 0.0)) >= time.time() - self._limits.grace
 
-    async def run(self, in_thread: InThread, chores: Sequence[Callable[[], Awaitable[object]]] = ()) -> None:
-        """Collect again and again, each time after the chores, which may make something needless. What fails is told in
+    async def run(self, in_thread: InThread, before: Callable[[], Awaitable[None]]) -> None:
+        """Collect again and again, each time after `before`, which may make something needless. What fails is told in
         the log, and tried again the next time."""
         while True:
             await asyncio.sleep(self._limits.interval)
             try:
-                for chore in chores:
-                    await chore()
+                await before()
                 await self.collect(in_thread)
             except Exception:
                 self.failed += 1

@@ -141,14 +141,12 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
         private = admin.listening(kept.root)
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            chores: list[Callable[[], Awaitable[object]]] = [parts.expiry.perform_when_due]
             if parts.cache is not None:
                 await stack.enter_async_context(parts.cache)
-                chores.append(parts.cache.expire)
             for application, sock, tls in doors:
                 await (await stack.enter_async_context(Server(application))).listen(sock, tls)
             await (await stack.enter_async_context(Server(Admin(parts)))).listen(private)
-            for work in (parts.collector.run(parts.in_thread, chores), parts.webhooks.run()):
+            for work in (parts.collector.run(parts.in_thread, lambda: _make_needless(parts)), parts.webhooks.run()):
                 stack.callback(tasks.create_task(work).cancel)
             host, port = doors[0][1].getsockname()[:2]
             _warn(host, context is not None, parts.access.asks)
@@ -160,6 +158,13 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
             yield Served(parts, host, port)
     finally:
         executor.shutdown()
+
+
+async def _make_needless(parts: Parts) -> None:
+    """What has had its time goes before each collection."""
+    await parts.expiry.perform_when_due()
+    if parts.cache is not None:
+        parts.cache.expire()
 
 
 def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool, offer: Offer | None) -> Parts:

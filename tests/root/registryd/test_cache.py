@@ -444,7 +444,7 @@ def test_a_mirror_and_containerds_namespace(line: Line, there: Client, tmp_path:
         with closing(Client(port)) as mirror:
             refused = mirror("GET", "/v2/other/app/manifests/12")
             assert 'scope="repository:other/app:pull"' in refused.headers["www-authenticate"]
-            assert f'realm="http://127.0.0.1:{port}/token"' in refused.headers["www-authenticate"]
+            assert f'realm="http://127.0.0.1:{port}/token?ns=far"' in refused.headers["www-authenticate"]
             token = mirror("GET", "/token?scope=repository:library/debian:pull").json()["token"]
             bearer = {"Authorization": f"Bearer {token}"}
             assert pull(mirror, "library/debian", "12", bearer).body == manifest

@@ -21,6 +21,7 @@ from hafen.spec import digest as digests
 from hafen.spec.digest import Digest
 from hafen.storage.database import Database
 from tests.harness.registry import EMPTY, OCI_IMAGE, Client, RegistryProcess, descriptor, image, index, sha256
+from tests.unit.registryd.test_webhooks import Receiver
 
 DAY = 86400.0
 NOW = 1000 * DAY
@@ -262,6 +263,26 @@ def test_it_is_done_with_the_collections_and_bytes_go_too(tmp_path: Path) -> Non
             assert time.monotonic() < end
             time.sleep(0.02)
         assert client("GET", "/v2/app/tags/list").json()["tags"] == ["v3"]
+
+
+def test_webhooks_are_told(tmp_path: Path) -> None:
+    """Of what a client removes by hand they are told the same."""
+    with closing(Receiver()) as receiver:
+        (tmp_path / "rules").write_text("remove tags\nremove untagged\n")
+        flags = (
+            "--retention",
+            str(tmp_path / "rules"),
+            "--gc-grace",
+            "0",
+            "--webhook",
+            f"{receiver.url},events=delete",
+        )
+        with RegistryProcess(tmp_path / "root", *flags) as process, closing(process.client()) as client:
+            manifest = client.push("app", "v1", b"layer")
+            retention(process)
+            targets = [receiver.next().event["target"] for _ in range(2)]
+        assert {target.get("tag") for target in targets} == {"v1", None}
+        assert {target.get("digest") for target in targets} == {None, sha256(manifest)}
 
 
 def test_without_rules_there_is_nothing_to_apply(tmp_path: Path) -> None:

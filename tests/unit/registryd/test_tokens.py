@@ -115,6 +115,12 @@ def test_the_url_can_be_said(flags: tuple[str, ...], tmp_path: Path) -> None:
         assert 'realm="https://r.test/token"' in client("GET", "/v2/").headers["www-authenticate"]
 
 
+def test_a_query_that_cannot_be_read_is_refused_like_any_other(client: Client) -> None:
+    many = "&".join(f"a{number}=1" for number in range(200))
+    assert client("GET", f"/v2/team/a/manifests/v1?{many}").status in (400, 401)
+    assert client("GET", f"/v2/?{many}", headers=bearer("x")).status in (400, 401)
+
+
 @pytest.mark.parametrize("host", ['a"b', "a b", "a,b"])
 def test_a_host_that_is_none_is_not_repeated(client: Client, host: str) -> None:
     assert 'realm="/token"' in client("GET", "/v2/", headers={"Host": host}).headers["www-authenticate"]
