@@ -152,14 +152,6 @@ class Repository:
                 raise await self._refused(response, target, "latest")
             return await read(response, MANIFEST_LIMIT), response.headers.get("Link", "")
 
-    async def referrers(self, subject: Digest) -> bytes:
-        """The index of what is about a manifest, as it came; NotFound where the registry knows no referrers."""
-        target = Target("GET", self.url(f"referrers/{subject}"), self.scope)
-        async with self.transport.request(self.endpoint, target) as response:
-            if response.status != 200:
-                raise await self._refused(response, target, subject)
-            return await read(response, MANIFEST_LIMIT)
-
     async def small(self, descriptor: Descriptor) -> bytes:
         """A configuration, verified; Corrupt where it is something else, or too large for one."""
         if not 0 < descriptor.size <= _SMALL:

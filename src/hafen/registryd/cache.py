@@ -26,6 +26,7 @@ from hafen.registryd.rows import Rows
 from hafen.registryd.store import Blobs
 from hafen.registryd.upstream import Upstream
 from hafen.spec.digest import Digest
+from hafen.spec.wire.image import Descriptor
 from hafen.storage import partial as partials
 from hafen.storage.collect import Leases
 from hafen.storage.partial import Partial
@@ -167,12 +168,12 @@ class Cache:
         except Unavailable:
             return self._rows.tags(name, "", 1 << 30)
 
-    async def referrers(self, name: str, subject: Digest) -> bytes | None:
-        """The other registry's index; None where it has none, or is away."""
+    async def referrers(self, name: str, subject: Digest) -> list[Descriptor] | None:
+        """What the other registry has about a manifest; None where it is away."""
         _, upstream = self._upstream(name)
         try:
             return await self._if_not_away(name, lambda: upstream.referrers(name, subject))
-        except (ManifestUnknown, Unavailable):
+        except Unavailable:
             return None
 
     # Blobs

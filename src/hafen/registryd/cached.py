@@ -9,6 +9,8 @@ from hafen.errors import Forbidden
 from hafen.http.message import Answer, Reply, StreamReply
 from hafen.registryd import blobs, manifests
 from hafen.registryd.request import Parts, Request
+from hafen.spec import image as documents
+from hafen.spec.wire.image import Descriptor
 
 if TYPE_CHECKING:  # its HTTP library is imported where something is cached
     from hafen.registryd.cache import Cache
@@ -32,8 +34,14 @@ async def answer(cache: Cache, request: Request, parts: Parts, handler: Handler)
     elif request.kind == "referrers":
         found = await cache.referrers(request.name, request.digest())
         if found is not None:
-            return Reply(200, found, "application/vnd.oci.image.index.v1+json")
+            return _referrers(found, request.first("artifactType"))
     return await handler(request, parts)
+
+
+def _referrers(found: list[Descriptor], wanted: str) -> Answer:
+    chosen = [one for one in found if not wanted or one.artifact_type == wanted]
+    index = documents.encode(documents.Index(media_type=documents.OCI_INDEX, manifests=chosen))
+    return Reply(200, index, documents.OCI_INDEX, (("OCI-Filters-Applied", "artifactType"),) if wanted else ())
 
 
 async def _blob(cache: Cache, request: Request, parts: Parts) -> Answer:

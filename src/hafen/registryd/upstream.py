@@ -12,6 +12,7 @@ from contextlib import aclosing, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
+from hafen.distribution import referrers
 from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Endpoint, Rules, insecure
 from hafen.distribution.repository import ManifestData, Repository
@@ -69,11 +70,11 @@ class Upstream:
             async with asyncio.timeout(PATIENCE):
                 return await self._repository(name).tags()
 
-    async def referrers(self, name: str, subject: Digest) -> bytes:
-        """An index as it came."""
+    async def referrers(self, name: str, subject: Digest) -> list[Descriptor]:
+        """Of what is about a manifest; also of a registry that knows them only by their tags."""
         with self._worded():
             async with asyncio.timeout(HASTE):
-                return await self._repository(name).referrers(subject)
+                return await referrers.listed(self._repository(name), subject)
 
     async def size(self, name: str, digest: Digest) -> int | None:
         """Of a blob; None where it is not there."""

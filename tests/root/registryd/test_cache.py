@@ -220,6 +220,10 @@ def test_tags_and_referrers_are_the_other_registrys(there: Client, client: Clien
     found = client("GET", f"/v2/far/app/referrers/{sha256(manifest)}").json()["manifests"]
     assert [one["digest"] for one in found] == [sha256(signature)]
     assert pull(client, "far/app", sha256(signature)).body == signature
+    path = f"/v2/far/app/referrers/{sha256(manifest)}?artifactType=application/x."
+    assert len(client("GET", f"{path}sig").json()["manifests"]) == 1
+    other = client("GET", f"{path}other")
+    assert (other.json()["manifests"], other.headers["oci-filters-applied"]) == ([], "artifactType")
 
 
 # Blobs on their way
