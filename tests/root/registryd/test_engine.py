@@ -19,7 +19,7 @@ import pytest
 
 from tests.harness.engine import EngineProcess
 from tests.harness.registry import Client, image, sha256
-from tests.harness.upstream import layer
+from tests.harness.upstream import Registry, layer, publish
 from tests.root.registryd.test_faults import GONE, every_tag, whole
 
 MEGABYTE = 1 << 20
@@ -221,6 +221,36 @@ def test_the_owner_of_the_engine_makes_its_tokens(served: Served) -> None:
     assert served.engine.docker("push", f"{served.host}/app:v1", check=False).code == 1
     served.engine.docker("login", "-u", "ci", "--password-stdin", served.host, stdin=secret)
     served.engine.docker("push", f"{served.host}/app:v1")
+
+
+def test_an_engine_that_is_its_own_mirror(served: Served, tmp_path: Path) -> None:
+    """What it pulls comes through its cache, is on the disk once, and goes when neither needs it."""
+    engine, mirror = served.engine, free_port()
+    engine.stop()
+    with Registry(tmp_path / "hub") as hub:
+        publish(hub, "library/mirrored", "latest", [noise(30), noise(31)])
+        proxy = f"docker.io=http://{hub.host},mirror=127.0.0.1:{mirror},keep=4s"
+        options = {"addr": served.host, "gc-interval": 0.05, "proxy": [proxy]}
+        config = {"registry": options, "registry-mirrors": [f"http://127.0.0.1:{mirror}"]}
+        (engine.base.parent / "daemon.json").write_text(json.dumps(config))
+        engine.start()
+        before = served.used()
+        engine.docker("pull", "-q", "mirrored")
+        assert served.used() - before < 8.5 * MEGABYTE  # of two layers of four each
+        engine.docker("rmi", "mirrored")
+        asked = len(hub.log.read_text().splitlines())
+        engine.docker("pull", "-q", "mirrored")
+        assert "/blobs/" not in "".join(hub.log.read_text().splitlines()[asked:])
+        wait_until(lambda: not _cached(served))
+        assert engine.docker("run", "--rm", "mirrored", "x", check=False).code == 127  # whole, without a shell
+        assert engine.docker("image", "inspect", "mirrored").stdout
+        engine.docker("rmi", "mirrored")
+        wait_until(lambda: served.blobs().keys() == served.own)
+
+
+def _cached(served: Served) -> list[str]:
+    with closing(served.client()) as client:
+        return [name for name in client("GET", "/v2/_catalog").json()["repositories"] if name.startswith("docker.io/")]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -128,6 +129,12 @@ def test_tls(tmp_path: Path) -> None:
             assert answer.status == 201
         with urllib.request.urlopen(f"{base}/{sha256(data)}", context=context) as answer:
             assert answer.read() == data
+    (tmp_path / "rules").write_text("* public/* pull")
+    with RegistryProcess(tmp_path / "root", *flags, "--rules", str(tmp_path / "rules")) as process:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"https://127.0.0.1:{process.port}/v2/", context=context)
+        with refused.value as answer:
+            assert f'realm="https://127.0.0.1:{process.port}/token"' in answer.headers["www-authenticate"]
 
 
 def test_a_second_registry_on_one_root_is_refused(tmp_path: Path) -> None:
