@@ -16,6 +16,7 @@ ip link set lo up
 hostname hafen-vm
 modprobe loop
 modprobe overlay
+modprobe quota_v2
 mkdir -p /source
 mount -t ext4 /dev/vdb /source
 . /source/job

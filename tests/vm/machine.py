@@ -27,7 +27,8 @@ KERNEL_PACKAGE = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64"
 
 # Programs that tests start, besides busybox's.
-TOOLS = ("bash", "tar", "ip", "nft", "mount", "umount", "unshare", "nsenter", "setpriv", "tini", "runc", "crun")
+TOOLS = ("bash", "tar", "ip", "nft", "mount", "umount", "unshare", "nsenter", "setpriv", "tini", "runc", "crun",
+         "mke2fs")  # fmt: skip
 LIBRARIES = ("libseccomp.so.2", "libnftables.so.1", "libgcc_s.so.1")
 # Of the environment, everything but what no test imports.
 NOT_IN_SITE_PACKAGES = re.compile(r"pip|setuptools|pkg_resources|mypy|ruff|grimp|importlinter|.*__mypyc|rich")
@@ -43,8 +44,8 @@ NOT_IN_STDLIB = {
     "turtledemo",
 }
 BOOT_MODULES = ("virtio_pci", "virtio_blk")
-MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/erofs", "drivers/virtio", "drivers/block", "drivers/net", "net", "lib",
-                  "crypto", "block")  # fmt: skip
+MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/quota", "fs/erofs", "drivers/virtio", "drivers/block", "drivers/net",
+                  "net", "lib", "crypto", "block")  # fmt: skip
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 root=/dev/vda rw init=/init cgroup_no_v1=all "
     "apparmor=1 security=apparmor mitigations=off no_timer_check random.trust_cpu=on"

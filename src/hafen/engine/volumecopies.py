@@ -7,7 +7,6 @@ copying takes, unless it is asked for `live`, and then what is written meanwhile
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, aclosing
@@ -64,16 +63,14 @@ class VolumeCopies:
         return self._exported(name, live)
 
     async def _exported(self, name: str, live: bool) -> AsyncGenerator[bytes]:
-        """From a copy where that is cheap, so that containers are not paused for as long as a client reads."""
+        """From a copy where somebody writes, so that containers are not paused for as long as a client reads."""
         async with AsyncExitStack() as undo:
             record = undo.enter_context(self._volumes.busy(name))
             job = await undo.enter_async_context(self._work.job())
             path = await undo.enter_async_context(self._volumes.mounts.mounted(record, f"copy {job.id}"))
-            if not live and await asyncio.to_thread(treecopy.shares_blocks, path, job.path):
-                await self._copy(job, record.name, path, live)
+            if not live and self._work.writers(name):
+                await self._copy(job, name, path, live)
                 path = job.path
-            else:
-                await undo.enter_async_context(self._work.still(job, name, live))
             chunks = await undo.enter_async_context(aclosing(produce(lambda: pack.joined(_packed(path)))))
             async for chunk in chunks:
                 yield chunk

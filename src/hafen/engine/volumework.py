@@ -81,11 +81,15 @@ class VolumeWork:
         """The intent goes: part of the transaction that puts the directory in its place."""
         self._database.execute("DELETE FROM volume_work WHERE id = ?", (job.id,))
 
+    def writers(self, volume: str) -> list[Container]:
+        """The running containers that can write to it."""
+        return [one for one in self._pauser.containers if _writes(one, volume)]
+
     @asynccontextmanager
     async def still(self, job: Job, volume: str, live: bool) -> AsyncIterator[None]:
         """The running containers that can write to the volume are paused meanwhile, unless `live`. System where one
         cannot be."""
-        users = [] if live else [one for one in self._pauser.containers if _writes(one, volume)]
+        users = [] if live else self.writers(volume)
         if not users:
             yield
             return

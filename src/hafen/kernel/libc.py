@@ -44,6 +44,7 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "pidfd_send_signal": (424, 424),
     "pivot_root": (155, 41),
     "prctl": (157, 167),
+    "quotactl_fd": (443, 443),
     "renameat2": (316, 276),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),

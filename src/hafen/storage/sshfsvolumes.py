@@ -25,6 +25,9 @@ class SshfsVolumes(LocalVolumes):
         if not options.get("sshcmd"):
             raise InvalidArgument("'sshcmd' option required")
 
+    def prepare(self, volume: Volume, path: str) -> None:
+        """Nothing: how much there may be is the other machine's to say."""
+
     def needs_mount(self, volume: Volume) -> bool:
         return True
 

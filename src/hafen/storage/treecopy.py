@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -24,18 +23,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def copy(source: int, target: int) -> None:
     """What is in the directory `source` into the empty directory `target`, and its own attributes too; descriptors."""
     _Copy(target).directory(source, target)
-
-
-def shares_blocks(source: str, target: str) -> bool:
-    """Whether files of the directory `source` can share their blocks with files in the directory `target`."""
-    if os.stat(source).st_dev != os.stat(target).st_dev:
-        return False
-    with (
-        tempfile.TemporaryFile(dir=target, buffering=0) as reading,
-        tempfile.TemporaryFile(dir=target, buffering=0) as writing,
-    ):
-        reading.write(bytes(4096))
-        return fs.reflink(writing.fileno(), reading.fileno())
 
 
 def segments(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from typing import Protocol
 from hafen.errors import HafenError, InvalidArgument
 from hafen.kernel import consts, fs, mount
 from hafen.spec import volumeoptions
-from hafen.storage import volumemount
+from hafen.storage import volumemount, volumequota
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class LocalVolumes:
 
     def check(self, options: Mapping[str, str]) -> None:
         """InvalidArgument for options that make no sense."""
-        if volumeoptions.parse(options).size:
+        if volumeoptions.parse(options).size and not volumequota.is_supported(self._root):
             raise InvalidArgument("quota size requested but no quota support")
 
     def needs_mount(self, volume: Volume) -> bool:
@@ -120,12 +120,20 @@ class LocalVolumes:
         """Mount it there."""
         volumemount.mount(volumeoptions.parse(volume.options), path)
 
+    def prepare(self, volume: Volume, path: str) -> None:
+        """What a new directory needs."""
+        if size := volumeoptions.parse(volume.options).size:
+            volumequota.limit(path, size, [found.mountpoint for found in self.list()])
+
     def create(self, volume: Volume) -> None:
         self.check(volume.options)
-        make_directory(self._root, volume.name)
+        path = make_directory(self._root, volume.name)
+        self.prepare(volume, path)
 
     def remove(self, volume: Volume) -> Callable[[], None]:
         self.unmount(volume)
+        if volume.options.get("size"):
+            volumequota.release(self.path(volume))
         return set_aside(self._root, volume.name)
 
     def mount(self, volume: Volume) -> str:
