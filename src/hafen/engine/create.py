@@ -190,7 +190,9 @@ class Creator:
         for point in record.mounts:
             if point.type == "volume":
                 name, driver = await self.volumes.prepare(point.name, point.driver, point.driver_options)
-                point = msgspec.structs.replace(point, name=name, driver=driver)
+                # Docker notes that SELinux may label it, for its own directories alone.
+                mode = "" if point.mode == "z" and driver != "local" else point.mode
+                point = msgspec.structs.replace(point, name=name, driver=driver, mode=mode)
             points.append(point)
         return msgspec.structs.replace(record, mounts=tuple(points))
 

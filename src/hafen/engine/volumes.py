@@ -403,7 +403,7 @@ def _shown(driver: VolumeDriver, found: Found, known: Volume) -> Volume:
         driver=driver.name,
         scope=driver.scope,
         mountpoint=found.mountpoint or known.mountpoint,
-        created_at=known.created_at or found.created_at,
+        created_at=known.created_at or found.created_at or units.ZERO_TIME,
         status=dict(found.status),
     )
 

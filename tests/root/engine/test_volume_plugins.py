@@ -53,7 +53,7 @@ def test_the_life_of_a_volume(engine: EngineProcess, plugin: PluginProcess, name
     engine.docker("exec", name, "sh", "-c", "echo kept >/x/file")
     assert run(engine, "-v", "far:/x", "busybox", "cat", "/x/file") == "kept\n"
     (mount,) = json.loads(engine.docker("inspect", "-f", "{{json .Mounts}}", name).stdout)
-    assert (mount["Driver"], mount["Source"]) == ("harbour", f"{plugin.directory}/far/data")
+    assert (mount["Driver"], mount["Mode"], mount["Source"]) == ("harbour", "", f"{plugin.directory}/far/data")
     assert (plugin.directory / "far/data/file").read_text() == "kept\n"
     assert "in use" in engine.docker("volume", "rm", "far", check=False).stderr
     engine.docker("rm", "-f", name)
