@@ -44,8 +44,9 @@ NOT_IN_STDLIB = {
     "turtledemo",
 }
 BOOT_MODULES = ("virtio_pci", "virtio_blk")
-MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/quota", "fs/erofs", "drivers/virtio", "drivers/block", "drivers/net",
-                  "net", "lib", "crypto", "block")  # fmt: skip
+MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/quota", "fs/erofs", "fs/nfs", "fs/nfs_common", "fs/lockd",
+                  "fs/netfs", "fs/fscache", "fs/smb", "fs/nls", "drivers/virtio", "drivers/block", "drivers/net", "net",
+                  "lib", "crypto", "block")  # fmt: skip
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 root=/dev/vda rw init=/init cgroup_no_v1=all "
     "apparmor=1 security=apparmor mitigations=off no_timer_check random.trust_cpu=on"

@@ -9,7 +9,7 @@ from tests.vm.machine import ROOT, Machine, Unavailable
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 FOLDERS = ("tests/root/kernel", "tests/root/runtime")
-FILES = "tests/root/storage/test_volumequota.py"
+FILES = "tests/root/storage/test_volumequota.py tests/root/storage/test_volumemount.py"
 PROBE = 'test "$(cat /sys/fs/cgroup/cgroup.controllers)" && ! grep -q "cgroup cgroup " /proc/mounts'
 
 
