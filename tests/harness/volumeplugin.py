@@ -1,8 +1,11 @@
 """A small volume plug-in: directories below one, served as Docker's plug-in protocol has it.
 
-Run: python tests/harness/volumeplugin.py SOCKET DIRECTORY [SCOPE]. It keeps what it knows in the directory, so that it
-can be killed and started again; `log` there has each call, one JSON line. A volume made with the option `fail=mount`
-cannot be mounted. It needs nothing of ours, as a stranger's plug-in would not.
+Run: python tests/harness/volumeplugin.py SOCKET DIRECTORY [SCOPE [CERTIFICATE]]. Where SOCKET is `tcp` it listens on
+loopback, with TLS where it has a certificate (and key, in the same file), and writes its port into the directory.
+
+It keeps what it knows in the directory, so that it can be killed and started again; `log` there has each call, one JSON
+line. A volume made with the option `fail=mount` cannot be mounted. It needs nothing of ours, as a stranger's plug-in
+would not.
 """
 
 import http.server
@@ -10,6 +13,7 @@ import json
 import os
 import shutil
 import socketserver
+import ssl
 import sys
 from typing import Any
 
@@ -112,6 +116,15 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 if __name__ == "__main__":
     path, directory = sys.argv[1:3]
     Handler.plugin = Plugin(directory, sys.argv[3] if len(sys.argv) > 3 else "local")
+    if path == "tcp":
+        tcp = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if len(sys.argv) > 4:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(sys.argv[4])
+            tcp.socket = context.wrap_socket(tcp.socket, server_side=True)
+        with open(f"{directory}/port", "w") as file:
+            file.write(str(tcp.server_port))
+        tcp.serve_forever()
     if os.path.exists(path):
         os.unlink(path)
     with Server(path, Handler) as server:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from hafen.spec import names, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.volume import Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeUsage
 from hafen.storage.database import Database
-from hafen.storage.volumes import Drivers, Found, VolumeDriver, explained
+from hafen.storage.volumes import Drivers, Found, VolumeDriver, explained, size_of
 
 log = logging.getLogger(__name__)
 
@@ -309,7 +308,7 @@ class Volumes:
                 continue
             if not filters.matches_labels(record.labels) or filters.excludes_labels(record.labels):
                 continue
-            reclaimed += await asyncio.to_thread(_size, self.mounts.mountpoint(record))
+            reclaimed += await asyncio.to_thread(size_of, self.mounts.mountpoint(record))
             if not how.dry_run:
                 await self._remove(record)
             deleted.append(record.name)
@@ -323,7 +322,7 @@ class Volumes:
         for record in self.records():
             if not _plain(record):
                 continue
-            size = await asyncio.to_thread(_size, self.mounts.mountpoint(record))
+            size = await asyncio.to_thread(size_of, self.mounts.mountpoint(record))
             usage = VolumeUsage(ref_count=len(self._users(record.name)), size=size)
             found.append(msgspec.structs.replace(self.show(record), usage_data=usage))
         return found
@@ -406,20 +405,3 @@ def _shown(driver: VolumeDriver, found: Found, known: Volume) -> Volume:
         created_at=known.created_at or found.created_at or units.ZERO_TIME,
         status=dict(found.status),
     )
-
-
-def _size(directory: str) -> int:
-    """Bytes of the files below a directory; what vanishes meanwhile does not count."""
-    total = 0
-    pending = [directory]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:
-            continue
-    return total

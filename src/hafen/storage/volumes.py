@@ -242,3 +242,20 @@ class LocalDrivers:
 def explained(error: HafenError, what: str) -> HafenError:
     """The same kind of error, with what was tried before its text."""
     return type(error)(f"{what}: {error.message}")
+
+
+def size_of(directory: str) -> int:
+    """Bytes of the files below a directory; what vanishes meanwhile does not count."""
+    total = 0
+    pending = [directory]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+    return total

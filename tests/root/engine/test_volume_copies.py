@@ -205,17 +205,24 @@ def test_writers_are_paused_and_go_on(engine: EngineProcess, name: str) -> None:
 def test_a_copy_that_a_crash_cut_short(engine: EngineProcess, name: str) -> None:
     engine.docker("run", "-d", "--net", "none", "--name", name, "-v", "big:/v", "busybox", "sleep", "600")
     (data(engine, "big") / "large").write_bytes(os.urandom(64 << 20))
-    for command in (("clone", "big", "part"), ("snapshot", "create", "big", "part")):
+    export = [sys.executable, "-m", "hafen.cli.main", "volume", "export", "big"]
+    archive = subprocess.run(export, env=engine.environment, stdout=subprocess.PIPE, check=True).stdout
+    for command in (("clone", "big", "part"), ("snapshot", "create", "big", "part"), ("import", "part")):
         client = subprocess.Popen(
-            [sys.executable, "-m", "hafen.cli.main", "volume", *command],
-            env=engine.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "hafen.cli.main", "volume", *command], env=engine.environment,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        assert client.stdin
+        if command[0] == "import":
+            client.stdin.write(archive[: len(archive) // 2])
+            client.stdin.flush()
         work = engine.data / "volumes/.work"
         deadline = time.monotonic() + 10
         while not list(work.glob("*/*")):
             assert time.monotonic() < deadline
             assert client.poll() is None
         engine.kill()
+        client.stdin.close()
         client.wait()
         engine.start()
         assert os.listdir(work) == []

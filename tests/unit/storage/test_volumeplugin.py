@@ -1,7 +1,11 @@
 """Plug-ins as volume drivers: found where Docker looks for them, spoken to as Docker speaks."""
 
 import json
+import shutil
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from hafen.storage import plugin
 from hafen.storage.plugin import Places
 from hafen.storage.volumeplugin import PluginDrivers
 from hafen.storage.volumes import Volume, VolumeDriver
-from tests.harness.plugins import PluginProcess
+from tests.harness.plugins import PROGRAM, PluginProcess
 from tests.suites.volume_driver_suite import VolumeDriverSuite
 
 
@@ -107,3 +111,55 @@ def test_one_that_is_restarted_is_waited_for_and_one_that_is_away_is_not_listed(
 def test_global_scope(places: Places, tmp_path: Path) -> None:
     with PluginProcess(tmp_path / "sockets/wide.sock", tmp_path / "wide", "global"):
         assert PluginDrivers(places).find("wide").scope == "global"
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A plug-in on loopback, as the text of its file: `.spec` for plain TCP, `.json` for TLS."""
+    directory, certificate = tmp_path / "far", tmp_path / "certificate.pem"
+    directory.mkdir()
+    command = [sys.executable, str(PROGRAM), "tcp", str(directory), "local"]
+    if request.param == "tls":
+        if not shutil.which("openssl"):
+            pytest.skip("openssl makes the certificate")
+        make = [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(certificate), "-out", str(tmp_path / "cert")),
+        ]
+        subprocess.run(make, check=True, capture_output=True)
+        certificate.write_text(certificate.read_text() + (tmp_path / "cert").read_text())
+        command.append(str(certificate))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not (directory / "port").exists() or not (port := (directory / "port").read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # until it listens
+        if request.param == "tcp":
+            yield f"tcp://localhost:{port}"
+        else:
+            yield json.dumps({"Addr": f"https://localhost:{port}", "TLSConfig": {"CAFile": str(tmp_path / "cert")}})
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_over_the_network(places: Places, far: str) -> None:
+    suffix = "json" if far.startswith("{") else "spec"
+    Path(places.specs[1], f"far.{suffix}").write_text(far)
+    drivers = PluginDrivers(places)
+    drivers.find("far").create(Volume("one"))
+    assert [driver.name for driver in drivers.known()] == ["far"]
+    assert [found.name for found in drivers.find("far").list()] == ["one"]
