@@ -34,6 +34,7 @@ from hafen.spec.wire.image import Descriptor
 
 ATTEMPTS = 6
 _SMALL = 8 << 20
+_TRIES = 3  # of a configuration that arrives damaged
 _LONGEST = 60.0  # seconds that a Retry-After is obeyed for
 _V1 = "application/vnd.docker.distribution.manifest.v1"
 _SCHEMA_1 = frozenset((f"{_V1}+json", f"{_V1}+prettyjws"))
@@ -156,13 +157,14 @@ class Repository:
         """A configuration, verified; Corrupt where it is something else, or too large for one."""
         if not 0 < descriptor.size <= _SMALL:
             raise Corrupt(f"image configuration {descriptor.digest} has {descriptor.size} bytes")
-        data = b""
-        async with aclosing(self.blob(descriptor)) as pieces:
-            async for piece in pieces:
-                data += piece
-        if digests.of(data, digests.algorithm_of(Digest(descriptor.digest))) != descriptor.digest:
-            raise Corrupt(f"image config verification failed for digest {descriptor.digest}")
-        return data
+        for _ in range(_TRIES):
+            data = b""
+            async with aclosing(self.blob(descriptor)) as pieces:
+                async for piece in pieces:
+                    data += piece
+            if digests.of(data, digests.algorithm_of(Digest(descriptor.digest))) == descriptor.digest:
+                return data
+        raise Corrupt(f"image config verification failed for digest {descriptor.digest}")
 
     async def blob(self, descriptor: Descriptor, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """A blob from `offset`, resumed where the connection breaks; nothing is verified but its length."""

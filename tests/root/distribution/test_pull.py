@@ -227,6 +227,27 @@ def test_corrupted_bytes(engine: EngineProcess, registry: Registry, times: int) 
     assert not ingest(engine)
 
 
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_configuration_that_arrives_damaged(engine: EngineProcess, registry: Registry, times: int) -> None:
+    publish(registry, "damaged", "latest", [layer({"a": RANDOM[:500_000]})])
+    before, left = images(engine), times
+
+    def fault(exchange: Exchange) -> None:
+        nonlocal left
+        if "/blobs/" in exchange.path and exchange.body.startswith(b"{") and left:
+            left -= 1
+            exchange.body = exchange.body.replace(b"amd64", b"amd46")
+
+    with Proxy(registry.host, fault) as proxy:
+        pulled = engine.docker("pull", f"{proxy.host}/damaged", check=False)
+        if times == 1:
+            assert pulled.code == 0, pulled
+            engine.docker("rmi", f"{proxy.host}/damaged")
+        else:
+            assert "image config verification failed for digest sha256:" in pulled.stderr
+    assert images(engine) == before
+
+
 def test_two_pulls_share_the_work(engine: EngineProcess, registry: Registry) -> None:
     publish(registry, "shared", "latest", [layer({"random": RANDOM})])
     gate = threading.Event()
