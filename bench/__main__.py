@@ -6,6 +6,7 @@ the first engine's median to the last one's. `--endpoint 'GET /images/json'` mea
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def main() -> int:
     chosen = [endpoint(text) for text in options.endpoint] or [
         w for w in WORKLOADS if not options.only or w.name in options.only
     ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with the end of what was started for it
     try:
         for workload in chosen:
             report(workload, measure(workload, engines, options.scale))
