@@ -27,6 +27,7 @@ from urllib.parse import quote
 
 SCENARIOS = {  # and what Docker answered
     Path(__file__).with_name("scenario.txt"): Path(__file__).with_name("answers.json"),
+    Path(__file__).with_name("images.txt"): Path(__file__).with_name("images.json"),
     Path(__file__).with_name("networks.txt"): Path(__file__).with_name("networks.json"),
     Path(__file__).with_name("volumes.txt"): Path(__file__).with_name("volumes.json"),
 }

@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 
+from hafen.api.message import Request
 from hafen.errors import InvalidArgument
 from hafen.spec.wire import gojson
 from hafen.spec.wire.system import AuthConfig
@@ -23,6 +24,20 @@ def read(headers: Mapping[str, str]) -> AuthConfig:
         return gojson.decode(_decoded(text), AuthConfig)
     except (binascii.Error, ValueError) as error:
         raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from error
+
+
+async def of_push(request: Request) -> AuthConfig:
+    """The header, of which nobody's credentials are made where it cannot be read; without one the body, as before there
+    was one."""
+    if _NAME in request.headers:
+        return lenient(request.headers)
+    body = await request.body.read(1 << 20)
+    try:
+        if not body.strip():
+            raise InvalidArgument("invalid X-Registry-Auth header: EOF")
+        return gojson.decode(body, AuthConfig)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"bad parameters and missing X-Registry-Auth: {error}") from error
 
 
 def by_registry(headers: Mapping[str, str]) -> dict[str, AuthConfig]:

@@ -12,8 +12,8 @@ import msgspec
 from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Endpoint, Rules, endpoints
 from hafen.distribution.repository import following, reachable
-from hafen.distribution.transport import Target, Transport, read, refusal
-from hafen.errors import Corrupt, System
+from hafen.distribution.transport import Target, Transport, Unreachable, read, refusal
+from hafen.errors import Corrupt, InvalidArgument, System
 from hafen.spec.reference import DEFAULT_DOMAIN
 from hafen.spec.wire.image import SearchResult
 
@@ -45,13 +45,25 @@ async def search(domain: str, term: str, limit: int, credentials: Credentials, r
             found = await _index(transport, _HUB, f"{_HUB.base}/search", term, limit)
         else:
             candidates = [one for one in endpoints(domain, rules) if not one.mirror]
-            endpoint = (await reachable(transport, candidates))[-1]
+            try:
+                endpoint = (await reachable(transport, candidates))[-1]
+            except Unreachable as error:
+                raise InvalidArgument(_unreachable(domain, candidates, error.message)) from error
             found = await _index(transport, endpoint, f"{endpoint.origin}/v1/search", term, limit)
             if found is None:
                 found = await _catalogue(transport, endpoint, domain, term, limit)
     if found is None:
         raise System("Unexpected status code 404")
     return found
+
+
+def _unreachable(domain: str, candidates: list[Endpoint], message: str) -> str:
+    """Docker's words, which name every attempt (moby `registry/endpoint_v1.go`)."""
+    reason = message.partition('": ')[2]
+    attempts = [f'{url} attempt: Get "{url.lower()}://{domain}/v1/_ping": {reason}' for url in ("HTTPS", "HTTP")]
+    if len(candidates) < len(attempts):
+        return f'invalid registry endpoint https://{domain}/v1/: Get "https://{domain}/v1/_ping": {reason}'
+    return f'invalid registry endpoint "http://{domain}/v1/". {". ".join(attempts)}'
 
 
 async def _index(

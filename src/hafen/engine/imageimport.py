@@ -130,8 +130,6 @@ async def import_tar(
     platform: str | None,
 ) -> AsyncIterator[Progress]:
     """A root file system's tar, plain or compressed, as an image of one layer; the last message is its id."""
-    if repo and reference.parse(repo).digest:
-        raise InvalidArgument("cannot import digest reference")
     name = reference.parse_repository(repo, tag or "") if repo else None
     config = instructions.apply(ImageConfig(), changes)
     target = platforms.parse(platform) if platform else store.platform

@@ -38,7 +38,7 @@ def others(store: ImageStore, identity: str) -> list[Image]:
         "WHERE own.image = ? AND other.image != own.image ORDER BY 1",
         (identity,),
     )
-    found = (store.get(str(row[0])) for row in rows)
+    found = (store.readable(str(row[0])) for row in rows)
     return [image for image in found if image is not None]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hafen.engine import imagelist, imageplatforms, imageusage
 from hafen.engine.imagestore import HOST, Image, ImageStore
-from hafen.errors import Conflict
+from hafen.errors import Conflict, Corrupt
 from hafen.spec import reference
 from hafen.spec.filters import Filters
 from hafen.spec.platform import Platform
@@ -31,7 +31,10 @@ Records = list[DeleteResponseItem]
 
 def remove(store: ImageStore, users: Users, ref: str, *, force: bool, prune: bool) -> Records:
     """Untag, and delete what then has no name. Conflict where something forbids it; see `_check_unused`."""
-    image = store.find(ref)
+    try:
+        image = store.find(ref)
+    except Corrupt:
+        image = store.damaged(store.identify(ref))
     records: Records = []
     names = _names(store, image)
     by_name = not image.hex.startswith(ref.removeprefix("sha256:"))

@@ -21,7 +21,7 @@ from hafen.engine import imageplatforms
 from hafen.engine.feed import produce
 from hafen.engine.imagestore import Image, ImageStore, Layer
 from hafen.engine.layertar import layer_tar
-from hafen.errors import Conflict, InvalidArgument, NotFound
+from hafen.errors import Conflict, InvalidArgument, NotFound, System
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec import reference
@@ -81,6 +81,8 @@ def _select(store: ImageStore, refs: Sequence[str], platform: Platform | None) -
             named = store.find(ref)
         except NotFound:
             raise NotFound(f"No such image: {ref}") from None  # without the default tag, as Docker here
+        except InvalidArgument as error:
+            raise System(error.message) from error  # 500, as Docker
         image = imageplatforms.choose(store, ref, platform)
         if image.of_this_machine:
             raise Conflict(

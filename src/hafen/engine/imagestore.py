@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hafen.errors import Conflict, InvalidArgument, NotFound
+from hafen.errors import Conflict, Corrupt, InvalidArgument, NotFound
 from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec import reference
@@ -22,6 +23,8 @@ from hafen.storage.collect import Leases
 from hafen.storage.content import ContentStore
 from hafen.storage.database import Database
 from hafen.storage.snapshot import Snapshotter
+
+log = logging.getLogger(__name__)
 
 Publish = Callable[[str, str, str, Mapping[str, str]], None]
 """`Events.publish`: kind, action, actor, attributes."""
@@ -157,32 +160,56 @@ class ImageStore:
     def _document(self, identity: str) -> Document:
         found = self._documents.get(identity)
         if found is None:
-            found = documents.read_image(self.content.read(digests.parse(identity)))
+            try:
+                found = documents.read_image(self.content.read(digests.parse(identity)))
+            except (Corrupt, NotFound) as error:
+                raise Corrupt(f"image {identity} is damaged: {error}; `hafen system fsck` tells more") from error
             self._documents[identity] = found
         return found
 
     def get(self, identity: str) -> Image | None:
-        """The image of a full id."""
+        """The image of a full id. Corrupt where its configuration cannot be read."""
         row = self.database.row(
             "SELECT id, chain_id, size, parent, created_at, tagged_at FROM images WHERE id = ?", (identity,)
         )
         return None if row is None else self._image(row)
 
-    def _image(self, row: tuple[object, ...]) -> Image:
+    def readable(self, identity: str) -> Image | None:
+        """As `get`, None where it is damaged as well."""
+        try:
+            return self.get(identity)
+        except Corrupt:
+            return None
+
+    def damaged(self, identity: str) -> Image:
+        """What is left of an image whose configuration cannot be read: enough to remove it."""
+        row = self.database.row(
+            "SELECT id, chain_id, size, parent, created_at, tagged_at FROM images WHERE id = ?", (identity,)
+        )
+        if row is None:
+            raise NotFound(f"No such image: {identity}")
+        return self._image(row, Document(os="linux"))
+
+    def _image(self, row: tuple[object, ...], document: Document | None = None) -> Image:
         identity, chain, size, parent, created_at, tagged_at = row
         assert isinstance(identity, str)
         assert isinstance(size, int)
         return Image(
-            Digest(identity), self._document(identity), None if chain is None else str(chain), size,
+            Digest(identity), document or self._document(identity), None if chain is None else str(chain), size,
             None if parent is None else str(parent), float(str(created_at)), float(str(tagged_at or 0)),
         )  # fmt: skip
 
     def all(self) -> list[Image]:
-        """Every image, newest first."""
-        rows = self.database.query(
+        """Every image, newest first, but for those whose configuration cannot be read: these are logged."""
+        found = []
+        for row in self.database.query(
             "SELECT id, chain_id, size, parent, created_at, tagged_at FROM images ORDER BY created_at DESC, id"
-        )
-        return [self._image(row) for row in rows]
+        ):
+            try:
+                found.append(self._image(row))
+            except Corrupt as error:
+                log.warning("%s", error)
+        return found
 
     def children(self, identity: str) -> list[str]:
         """Ids of images that were committed or built on this one here."""
@@ -223,12 +250,20 @@ class ImageStore:
 
     def find(self, ref: str) -> Image:
         """By id, name, tag, digest or unambiguous prefix of an id, in Docker's order; NotFound where there is none."""
+        identity = self.identify(ref)
+        image = self.get(identity)
+        if image is None:
+            raise NotFound(f"No such image: {ref}")
+        return image
+
+    def identify(self, ref: str) -> str:
+        """The id of the image that `find` finds."""
         bare = ref.removeprefix("sha256:")
         if digests.is_hex(bare, 64):
-            found = self.get(f"sha256:{bare}")
+            found = self.database.row("SELECT id FROM images WHERE id = ?", (f"sha256:{bare}",))
             if found is None:
-                raise NotFound(f"No such image: {ref}")
-            return found
+                raise NotFound(f"No such image: sha256:{bare}")
+            return str(found[0])
         if not ref:
             raise InvalidArgument("invalid reference format")
         name, refused = None, InvalidArgument("invalid reference format")
@@ -239,12 +274,11 @@ class ImageStore:
         identity = None if name is None else self.tagged(name)
         if identity is None:
             identity = self._by_prefix(bare)
-        image = None if identity is None else self.get(identity)
-        if image is None:
+        if identity is None:
             if name is None:
                 raise refused
             raise NotFound(f"No such image: {name.with_default_tag().familiar}")
-        return image
+        return identity
 
     def _by_prefix(self, prefix: str) -> str | None:
         if not prefix or not digests.is_hex(prefix, len(prefix)):

@@ -219,7 +219,7 @@ class _ImagePull:
         """Its configuration, with all layers adopted or already there."""
         identity = Digest(manifest.config.digest)
         self.lease.hold(identity)
-        known = self._store.get(identity)
+        known = self._store.readable(identity)
         if known is not None and self._store.whole(known):
             _check_document(known.document, manifest)
             for chain_id in digests.chain_ids(known.document.rootfs.diff_ids):

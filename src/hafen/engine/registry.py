@@ -23,6 +23,7 @@ from hafen.engine.pull import Puller
 from hafen.engine.push import Announce, Pusher
 from hafen.engine.transfers import Transfers, Uploader
 from hafen.errors import Corrupt, InvalidArgument, NotFound, System, Unauthorized, Unavailable
+from hafen.spec import digest as digests
 from hafen.spec import image as documents
 from hafen.spec import platform as platforms
 from hafen.spec import reference
@@ -160,6 +161,8 @@ class Registries:
 
     async def inspect(self, name: str, auth: AuthConfig) -> DistributionInspect:
         """What a name stands for in its registry, and the platforms it is for."""
+        if digests.is_hex(name, 64):
+            raise System("no manifest found for full image ID")
         wanted = reference.parse(name).with_default_tag()
         with worded():
             async with self._open(wanted, auth) as source:
@@ -180,6 +183,8 @@ class Registries:
         if not 1 <= count <= _MOST_RESULTS:
             raise InvalidArgument(f"limit {count} is outside the range of [1, {_MOST_RESULTS}]")
         filters.check(_SEARCH_FILTERS)
+        for flag in ("is-automated", "is-official"):
+            filters.flag(flag, False)
         stars = max((_stars(text) for text in filters.get("stars")), default=0)
         domain, path = _searched(term)
         module = await asyncio.to_thread(import_module, "hafen.distribution.search")
@@ -237,7 +242,7 @@ def _wanted(name: str, tag: str) -> Reference:
     parsed = reference.parse(name)
     if not tag:
         return parsed
-    if ":" in tag:
+    if digests.known(tag):
         return reference.parse(f"{parsed.repository}@{tag}")
     return reference.parse_repository(parsed.repository, tag)
 

@@ -126,10 +126,10 @@ def parse_repository(text: str, tag: str = "") -> Reference:
     """What `repo` and `tag` parameters name together, always tagged; InvalidArgument where they name a digest."""
     if tag and not _TAG.fullmatch(tag):
         raise InvalidArgument("invalid tag format")
-    found = parse(f"{text}:{tag}" if tag else text)
+    found = parse(text)
     if found.digest:
-        raise InvalidArgument("refusing to create a tag with a digest reference")
-    return found.with_default_tag()
+        raise InvalidArgument("cannot import digest reference")
+    return replace(found, tag=tag) if tag else found.with_default_tag()
 
 
 def matches(pattern: str, candidate: Reference) -> bool:

@@ -190,6 +190,25 @@ def test_what_no_registry_has_is_told(engine: EngineProcess) -> None:
     engine.docker("rmi", "fsck-alone")
 
 
+def test_an_image_that_cannot_be_read_harms_no_other(engine: EngineProcess, pulled: str) -> None:
+    engine.docker("import", "-", "fsck-lost", stdin=NOTE)
+    ids = engine.docker("image", "inspect", "-f", "{{.Id}}", "fsck-lost", pulled).stdout.split()
+    engine.stop()  # it remembers configurations
+    flip(blob(engine, ids[0]))
+    blob(engine, ids[1]).unlink()
+    engine.start()
+    listed = engine.docker("images", "--format", "{{.Repository}}").stdout.split()
+    assert "busybox" in listed
+    assert "fsck-lost" not in listed
+    failed = engine.docker("run", "--rm", "fsck-lost", "true", check=False)
+    assert "is damaged" in failed.stderr
+    engine.docker("pull", "-q", pulled)  # mends by itself
+    assert engine.docker("run", "--rm", pulled, "cat", "/note").stdout == "of the second layer"
+    assert kinds(engine.fsck()) == ["blob-damaged"]
+    engine.docker("rmi", "fsck-lost")
+    assert engine.fsck() == []
+
+
 def test_orphans_are_removed(engine: EngineProcess, pulled: str) -> None:
     strays = [
         engine.data / "content/blobs/sha256" / ("0" * 64),

@@ -93,7 +93,7 @@ def test_a_tag_is_added_only_where_none_is() -> None:
 
 
 def test_a_tag_is_never_a_digest() -> None:
-    with pytest.raises(InvalidArgument, match="refusing to create a tag with a digest reference"):
+    with pytest.raises(InvalidArgument, match="cannot import digest reference"):
         reference.parse_repository(f"a@sha256:{HEX}")
 
 

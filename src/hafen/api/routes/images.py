@@ -127,7 +127,7 @@ async def prune(request: Request, services: Services) -> Answer:
 
 async def push(request: Request, services: Services) -> Answer:
     messages = services.registry.push(
-        request.params["name"], request.query.text("tag"), registryauth.read(request.headers),
+        request.params["name"], request.query.text("tag"), await registryauth.of_push(request),
         request.query.platform() if request.version >= (1, 46) else None, request.query.flag("referrers"),
     )  # fmt: skip
     return StreamReply(await begun(progress(messages, request.version)), JSON)
@@ -136,7 +136,11 @@ async def push(request: Request, services: Services) -> Answer:
 async def search(request: Request, services: Services) -> Answer:
     query = request.query
     auth = registryauth.lenient(request.headers)
-    return JsonReply(await services.registry.search(query.text("term"), query.integer("limit"), query.filters(), auth))
+    try:
+        limit = query.integer("limit")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid limit specified: {error}") from error
+    return JsonReply(await services.registry.search(query.text("term"), limit, query.filters(), auth))
 
 
 async def distribution(request: Request, services: Services) -> Answer:
