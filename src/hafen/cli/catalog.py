@@ -72,6 +72,7 @@ fsck           system    fsck.FSCK            Check the engine's store, and repa
 info           system    info.INFO            Display system-wide information
 prune          system    prune.SYSTEM         Remove unused data
 
+fsck           registry  system.FSCK          Check a registry that does not run
 retention      registry  system.RETENTION     Remove tags and manifests of a registry that have had their time
 serve          registry  system.SERVE         Run a registry in the foreground
 token          registry  system.TOKEN         Make, list and revoke access tokens of a registry

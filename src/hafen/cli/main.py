@@ -19,6 +19,7 @@ INTERRUPTED = 130
 SERVERS = {
     "engine": ("hafen.daemon.main",),
     "registry serve": ("hafen.registryd.main",),
+    "registry fsck": ("hafen.registryd.fsck",),
     "registry token": ("hafen.registryd.control", "token"),
     "registry retention": ("hafen.registryd.control", "retention"),
 }
