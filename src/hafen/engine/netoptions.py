@@ -25,6 +25,8 @@ MASQUERADE = f"{OPTION}bridge.enable_ip_masquerade"
 HOST_BINDING = f"{OPTION}bridge.host_binding_ipv4"
 GATEWAY_MODE = f"{OPTION}bridge.gateway_mode_ipv4"
 GATEWAY_MODE6 = f"{OPTION}bridge.gateway_mode_ipv6"
+HOST_IPV4 = f"{OPTION}host_ipv4"
+HOST_IPV6 = f"{OPTION}host_ipv6"
 INHIBIT_IPV4 = f"{OPTION}bridge.inhibit_ipv4"
 MTU = f"{OPTION}driver.mtu"
 INTERFACE_PREFIX = f"{OPTION}container_iface_prefix"
@@ -63,6 +65,8 @@ def _bridge(network: Network, options: Mapping[str, str]) -> Network:
         mtu=_read(options, MTU, 0, _number),
         gateway_mode=modes[0],
         gateway_mode6=modes[1],
+        leaves_as=_read(options, HOST_IPV4, "", _address),
+        leaves_as6=_read(options, HOST_IPV6, "", _address),
         host_addresses=not _read(options, INHIBIT_IPV4, False, boolean),
     )
 

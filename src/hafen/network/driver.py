@@ -53,6 +53,8 @@ class Network:
     mtu: int = 0  # 0: as the host's way out, or as the link below
     gateway_mode: str = "nat"  # of IPv4: one of GATEWAY_MODES
     gateway_mode6: str = "nat"
+    leaves_as: str = ""  # the host's address that takes the place of a container's; "" is that of the way out
+    leaves_as6: str = ""
     host_addresses: bool = True  # the host has the gateways' addresses
     mode: str = ""  # macvlan: one of kernel.rtnetlink.MACVLAN_MODES; ipvlan: one of IPVLAN_MODES
     flag: str = ""  # ipvlan: one of IPVLAN_FLAGS

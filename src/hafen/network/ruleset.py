@@ -124,8 +124,14 @@ def _chain(network: Network) -> str:
     """What happens to packets that leave the network's subnets, as a part of the table's block."""
     if not _masqueraded(network):
         return ""
+    leaving = [
+        f'    oifname != "{network.link}" meta nfproto {family} snat {kind} to {address}\n'
+        for family, kind, address in (("ipv4", "ip", network.leaves_as), ("ipv6", "ip6", network.leaves_as6))
+        if address
+    ]
     return f"""\
   chain {_chain_name(network)} {{
+{"".join(leaving)}\
     oifname != "{network.link}" masquerade
     ct status dnat masquerade
   }}

@@ -181,7 +181,7 @@ def test_forms(world: World, driver: BridgeDriver) -> None:
     assert by_port[85] == [("0.0.0.0", 9200), ("::", 9200)]
     table = Nftables().run("list table inet hafen")
     assert re.search(r"(sctp|132) \. 9200 : 172\.19\.0\.2 \. 85", table), table
-    assert "2001:db8::2 . udp . 9100 : fd00:19::2 . 84" in table
+    assert re.search(r"2001:db8::2 \. (udp|17) \. 9100 : fd00:19::2 \. 84", table), table
 
 
 def test_who_has_the_port(world: World, driver: BridgeDriver) -> None:
@@ -221,6 +221,24 @@ def test_unprotected_network(world: World, driver: BridgeDriver) -> None:
     server = one.serve(80)
     world.neighbour.connect("172.18.0.2", 80).close()
     assert peer_of(server) == "192.0.2.1"
+
+
+def test_address_that_containers_leave_with(world: World, driver: BridgeDriver) -> None:
+    world.host.run("ip", "address", "add", "192.0.2.22/24", "dev", "uplink")
+    world.host.run("ip", "address", "add", "2001:db8::22/64", "dev", "uplink", "nodad")
+    chosen = replace(DUAL, leaves_as="192.0.2.22", leaves_as6="2001:db8::22")
+    one, _ = plugged(driver, world, chosen, "172.19.0.2", "fd00:19::2", "8080:80")
+    other, _ = plugged(driver, world, V4, "172.18.0.2", "")
+    four, six = world.neighbour.serve(81), world.neighbour.serve(81, "::")
+    one.connect("192.0.2.1", 81).close()
+    assert peer_of(four) == "192.0.2.22"
+    one.connect("2001:db8::1", 81).close()
+    assert peer_of(six) == "2001:db8::22"
+    other.connect("192.0.2.1", 81).close()
+    assert peer_of(four) == "192.0.2.2", "other networks as before"
+    own = one.serve(80)
+    one.connect("192.0.2.2", 8080).close()
+    peer_of(own)
 
 
 def test_isolated_network_has_no_address_of_the_host(world: World, driver: BridgeDriver) -> None:
