@@ -115,13 +115,18 @@ class Joins:
     async def plug_in(
         self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings
     ) -> None:
-        """One more network. It takes the default routes over where its priority is the highest."""
+        """One more network, or nothing. It takes the default routes over where its priority is the highest."""
         netns = await self.members.namespace(container.id)
         try:
             if not container.alive:
                 raise Conflict(f"container {container.id} ended meanwhile")
-            await self._attach(guest, record, settings, netns, ())
-            self._find_ways_out(guest, netns)
+            endpoint = await self._attach(guest, record, settings, netns, ())
+            try:
+                self._find_ways_out(guest, netns)
+            except BaseException:
+                self._take_back(record, endpoint, netns)
+                self._find_ways_out(guest, netns)
+                raise
         finally:
             netns.close()
         await self._changed(container, guest)
@@ -183,9 +188,13 @@ class Joins:
         links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
         endpoint = replace(endpoint, names=names, links=links, leads_out=tuple(leads_out))
         self.endpoints.put(record.id, endpoint)
-        if sysctls and netns is not None:
-            await self.members.set_sysctls(netns.fd, sysctls)
         self.tell("connect", record, container=guest.id)
+        if sysctls and netns is not None:
+            try:
+                await self.members.set_sysctls(netns.fd, sysctls)
+            except BaseException:
+                self._take_back(record, endpoint, netns)
+                raise
         return endpoint
 
     def _interface(self, guest: Guest, record: NetworkRecord, settings: EndpointSettings) -> str:
@@ -204,17 +213,26 @@ class Joins:
             self.addresses.give_back(record, endpoint.ip, endpoint.ip6)
         self.tell("disconnect", record, container=endpoint.container_id)
 
+    def _take_back(self, record: NetworkRecord, endpoint: Endpoint, netns: Netns) -> None:
+        """As if the endpoint had never been."""
+        current = self.endpoints.of(endpoint.container_id).get(record.id, endpoint)
+        self._leave(record, current)
+        self.drivers[record.driver].unplug(endpoint, netns)
+
     def _publish(self, guest: Guest) -> None:
         """Its ports, at the network that leads out: the one of IPv4, or else the one of IPv6."""
         wanted = guests.wanted_ports(guest)
+        if not wanted:
+            return
         held = self._held(guest.id)
-        for version in VERSIONS:
-            for record, endpoint in held:
-                if version in endpoint.leads_out:
-                    if wanted and not endpoint.ports:
-                        published = self.drivers[record.driver].publish(as_network(record), endpoint, wanted)
-                        self.endpoints.put(record.id, published)
-                    return
+        leading = [one for version in VERSIONS for one in held if version in one[1].leads_out][:1]
+        for record, endpoint in held:
+            if endpoint.ports and (record, endpoint) not in leading:
+                self.endpoints.put(record.id, self.drivers[record.driver].withdraw(as_network(record), endpoint))
+        for record, endpoint in leading:
+            if not endpoint.ports:
+                published = self.drivers[record.driver].publish(as_network(record), endpoint, wanted)
+                self.endpoints.put(record.id, published)
 
     def _find_ways_out(self, guest: Guest, netns: Netns) -> None:
         """Make the default routes and published ports of a running container agree with the networks it is in."""
@@ -226,8 +244,6 @@ class Joins:
             if leads == endpoint.leads_out:
                 continue
             gained = [version for version in leads if version not in endpoint.leads_out]
-            if endpoint.ports and 4 not in leads:
-                endpoint = self.drivers[record.driver].withdraw(as_network(record), endpoint)
             endpoint = replace(endpoint, leads_out=leads)
             self.endpoints.put(record.id, endpoint)
             changed.append((record, endpoint, gained))

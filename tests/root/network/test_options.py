@@ -18,6 +18,7 @@ from hafen.spec.wire.network import (
     NetworkDisconnectRequest,
     NetworkingConfig,
     PortBinding,
+    PortMap,
 )
 from tests.harness.netns import Netns, World
 from tests.harness.networks import NetworkEngine, create
@@ -129,6 +130,41 @@ async def test_highest_priority_leads_out(engine: NetworkEngine) -> None:
     await engine.networks.connect("two", NetworkConnectRequest(container=guest.id))
     assert default_routes(netns) == {"172.19.0.1"}
     reached()
+
+
+async def test_ports_move_to_the_network_of_ipv4(engine: NetworkEngine) -> None:
+    await create(engine, "six", enable_ipv4=False, enable_ipv6=True)
+    guest = engine.guest(mode="six", ports={"80/tcp": [PortBinding(host_port="8080")]})
+    got = await engine.attach(guest)
+    assert got.ports["80/tcp"]
+    server = engine.namespaces[guest.id].serve(80)
+    await engine.networks.connect("bridge", NetworkConnectRequest(container=guest.id))
+    engine.world.neighbour.connect("192.0.2.2", 8080).close()
+    connection, (client, _) = server.accept()
+    connection.close()
+    assert client == "192.0.2.1"
+
+
+async def test_connecting_that_fails_leaves_nothing(engine: NetworkEngine) -> None:
+    """The container's ports, which had nowhere to be published before, are somebody else's by now."""
+    await create(engine, "inner", internal=True)
+    published: PortMap = {"80/tcp": [PortBinding(host_port="8080")]}
+    guest = engine.guest(mode="inner", ports=published)
+    await engine.attach(guest)
+    await engine.attach(engine.guest(ports=published))
+    before = engine.world.links()
+    with pytest.raises(System, match=r"port is already allocated \(by c1\)"):
+        await engine.networks.connect("bridge", NetworkConnectRequest(container=guest.id))
+    wanted = EndpointSettings(driver_opts={"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.nosuch=1"})
+    with pytest.raises(OSError, match="nosuch"):
+        await engine.networks.connect("bridge", NetworkConnectRequest(container=guest.id, endpoint_config=wanted))
+    netns = engine.namespaces[guest.id]
+    assert {link.name for link in netns.route.links()} == {"lo", "eth0"}
+    assert default_routes(netns) == set()
+    assert engine.world.links() == before
+    assert list(engine.members.find(guest.id).record.networks) == ["inner"]
+    assert len((await engine.networks.inspect("bridge")).containers) == 1
+    assert (await engine.attach(engine.guest())).networks["bridge"].ip_address
 
 
 async def test_interface_names_and_sysctls(engine: NetworkEngine) -> None:
