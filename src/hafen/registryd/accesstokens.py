@@ -19,6 +19,8 @@ from hafen.storage.database import Database, Value
 PREFIX: Final = "hafen_"  # by which people and secret scanners know one
 _NOTED: Final = 3600.0  # seconds; the last use is not written more often
 
+_LISTED: Final = 30 * 24 * 3600.0  # seconds that one stays in the list after its end
+
 _COLUMNS: Final = "number, user, scope, created_at, expires_at, used_at"
 
 
@@ -79,6 +81,10 @@ class AccessTokens:
         """Whether it was there."""
         with self._database.transaction():
             return bool(self._database.execute("DELETE FROM access_tokens WHERE number = ?", (number,)).rowcount)
+
+    def forget_ended(self) -> None:
+        """Those that ended a month ago are of no more interest in the list."""
+        self._database.execute("DELETE FROM access_tokens WHERE expires_at < ?", (time.time() - _LISTED,))
 
 
 def signing_key(database: Database) -> bytes:

@@ -17,6 +17,8 @@ from hafen.spec import reference
 from hafen.spec.units import parse_period, parse_size
 
 _DAY: Final = 86400.0
+_HUB: Final = "registry-1.docker.io"
+_HUBS: Final = ("docker.io", "index.docker.io", "hub.docker.com")  # names that people know it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,10 @@ class Proxy:
 
     def path(self, name: str) -> str:
         """What the other registry calls a name under the prefix."""
-        above = urlsplit(self.url).path.strip("/")
-        below = name.removeprefix(f"{self.prefix}/")
+        parts = urlsplit(self.url)
+        above, below = parts.path.strip("/"), name.removeprefix(f"{self.prefix}/")
+        if parts.hostname == _HUB and "/" not in below:
+            return f"library/{below}"  # as people write it
         return f"{above}/{below}" if above else below
 
 
@@ -73,6 +77,8 @@ def _proxy(word: str, read: Callable[[str], str]) -> Proxy:
             "--proxy: options are username= with password-file=, ttl=5m, keep=30d, limit=50g and mirror=HOST:PORT, not "
             f"{','.join(rest)!r}"
         )
+    if parts.hostname in _HUBS:
+        url = f"https://{_HUB}"
     return Proxy(
         prefix, url.rstrip("/"), options.get("username", ""),
         read(options["password-file"]).strip() if "password-file" in options else "",

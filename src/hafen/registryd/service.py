@@ -163,6 +163,7 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
 async def _make_needless(parts: Parts) -> None:
     """What has had its time goes before each collection."""
     await parts.expiry.perform_when_due()
+    parts.access_tokens.forget_ended()
     if parts.cache is not None:
         parts.cache.expire()
 

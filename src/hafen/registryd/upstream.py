@@ -19,7 +19,7 @@ from hafen.distribution.repository import ManifestData, Repository
 from hafen.distribution.transport import Transport
 from hafen.distribution.upload import Uploader
 from hafen.errors import Corrupt, HafenError, NotFound, Unavailable
-from hafen.registryd.errors import ManifestUnknown
+from hafen.registryd.errors import BlobUnknown, ManifestUnknown
 from hafen.registryd.proxies import Proxy
 from hafen.spec.digest import Digest
 from hafen.spec.reference import Reference
@@ -83,19 +83,19 @@ class Upstream:
                 return await Uploader(self._repository(name)).size(digest)
 
     async def blob(self, name: str, digest: Digest, size: int, offset: int) -> AsyncGenerator[bytes, None]:
-        """From `offset`; broken connections are resumed. Not verified."""
-        with self._worded():
+        """From `offset`; broken connections are resumed. Not verified. BlobUnknown, Unavailable."""
+        with self._worded(BlobUnknown):
             descriptor = Descriptor("application/octet-stream", digest, size)
             async with aclosing(self._repository(name).blob(descriptor, offset)) as pieces:
                 async for piece in pieces:
                     yield piece
 
     @contextmanager
-    def _worded(self) -> Iterator[None]:
+    def _worded(self, unknown: type[HafenError] = ManifestUnknown) -> Iterator[None]:
         try:
             yield
         except NotFound as error:
-            raise ManifestUnknown(f"{self._proxy.url}: {error.message}") from error
+            raise unknown(f"{self._proxy.url}: {error.message}") from error
         except TimeoutError as error:
             raise Unavailable(f"{self._proxy.url} does not answer") from error
         except Corrupt as error:

@@ -334,6 +334,20 @@ def test_a_killed_cache_goes_on_from_what_it_has(line: Line, there: Client, regi
         assert line.proxy.sent - sent < len(LARGE)
 
 
+def test_a_blob_that_is_not_there(line: Line, there: Client, client: Client) -> None:
+    """Neither one that nothing names, nor one that has gone since its manifest came."""
+    there.push("app", "v1", LARGE)
+    assert client("GET", "/v2/far/app/manifests/v1").status == 200
+
+    def fault(exchange: Exchange) -> None:
+        if "/blobs/" in exchange.path:
+            exchange.status, exchange.body, exchange.headers = 404, b"", []
+
+    line.fault = fault
+    for digest in (sha256(LARGE), sha256(b"never")):
+        assert client("GET", f"/v2/far/app/blobs/{digest}").code == "BLOB_UNKNOWN"
+
+
 # What is whose
 
 
@@ -477,6 +491,8 @@ def test_what_is_no_proxy(words: list[str]) -> None:
 def test_names_of_the_other_registry() -> None:
     plain, deep = parse(["docker.io=https://registry-1.docker.io", "team/*=https://r.test:5000/their/path/"], str)
     assert plain.path("docker.io/library/debian") == "library/debian"
+    assert plain.path("docker.io/debian") == "library/debian"
+    assert parse(["hub=https://docker.io"], str)[0].url == plain.url
     assert deep.path("team/app") == "their/path/app"
 
 

@@ -17,6 +17,9 @@ from urllib.parse import quote, urlencode
 import bcrypt
 import pytest
 
+from hafen.registryd.accesstokens import AccessTokens
+from hafen.registryd.rows import MIGRATIONS
+from hafen.storage.database import Database
 from tests.harness.registry import Answer, Client, RegistryProcess
 
 RULES = """
@@ -316,6 +319,17 @@ def test_an_access_token_gives_its_user_no_more_than_the_rules(registry: Registr
 def test_an_access_token_ends(registry: RegistryProcess, client: Client) -> None:
     secret = control(registry.root, "create", "--user", "ci", "--expires", "0s").stdout.strip()
     assert client("GET", "/v2/", headers=basic("ci", secret)).status == 401
+
+
+def test_one_that_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
+    database = Database(tmp_path / "registry.db", MIGRATIONS)
+    tokens = AccessTokens(database)
+    for ended in (time.time() - 40 * 86400, time.time() - 20 * 86400, None):
+        tokens.create("ci", (), ended)
+    tokens.forget_ended()
+    assert [token.number for token in tokens.all()] == [2, 3]
+    assert tokens.create("ci", (), None)[0].number == 4
+    database.close()
 
 
 @pytest.mark.parametrize(
