@@ -8,7 +8,7 @@ has neither users nor rules asks nobody for a name, and everybody may do everyth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -90,10 +90,10 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rights of a registry. `asks` is whether it wants to know who comes."""
+    """The rights of a registry. `asks` is whether it wants to know who comes; `rules` gives those of the moment."""
 
     asks: bool = False
-    rules: tuple[Rule, ...] | None = None
+    rules: Callable[[], tuple[Rule, ...]] | None = None
 
     def may(self, who: Identity, repository: str, action: str) -> bool:
         """Whether everything that bears on it allows it."""
@@ -109,7 +109,7 @@ class Access:
             return False
         if self.rules is None:
             return who.user != ANYBODY
-        return any(rule.allows(who.user, repository, action) for rule in self.rules)
+        return any(rule.allows(who.user, repository, action) for rule in self.rules())
 
     def require(self, who: Identity, repository: str, action: str) -> None:
         """Unauthorized where a name could help, InsufficientScope where another token does, Forbidden where neither."""

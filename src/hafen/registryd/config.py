@@ -16,6 +16,7 @@ from hafen.registryd.passwords import Passwords, parse_htpasswd
 from hafen.registryd.proxies import Proxy
 from hafen.registryd.retention import Rule
 from hafen.registryd.retention import parse as parse_retention
+from hafen.registryd.watched import Watched, read
 from hafen.registryd.webhooks import Hook
 
 DEFAULT_ADDRESS = "127.0.0.1:5000"
@@ -107,28 +108,20 @@ def parse(arguments: Sequence[str], embedded: bool = False) -> Config:
     return Config(
         flags.addr, flags.root, flags.tls_cert, flags.tls_key, flags.url.rstrip("/"), flags.htpasswd, flags.rules,
         not flags.no_delete, limits, _retention(flags.retention), quotas.parse(flags.quota),
-        [webhooks.parse(word, _text) for word in flags.webhook],
-        proxies.parse(flags.proxy, _text), tuple(flags.registry_certs or CERTIFICATES),
+        [webhooks.parse(word, read) for word in flags.webhook],
+        proxies.parse(flags.proxy, read), tuple(flags.registry_certs or CERTIFICATES),
     )  # fmt: skip
 
 
 def _retention(path: str) -> tuple[Rule, ...]:
-    return parse_retention(_text(path)) if path else ()
+    return parse_retention(read(path)) if path else ()
 
 
 def access(config: Config) -> Access:
     if not (config.htpasswd or config.rules):
         return Access()
-    return Access(True, parse_rules(_text(config.rules)) if config.rules else None)
+    return Access(True, Watched(config.rules, parse_rules) if config.rules else None)
 
 
 def passwords(config: Config) -> Passwords | None:
-    return Passwords(parse_htpasswd(_text(config.htpasswd))) if config.htpasswd else None
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"cannot read {path}: {error}") from error
+    return Passwords(Watched(config.htpasswd, parse_htpasswd)) if config.htpasswd else None

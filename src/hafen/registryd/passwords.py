@@ -32,9 +32,9 @@ def parse_htpasswd(text: str) -> dict[str, bytes]:
 
 
 class Passwords:
-    """Loop thread; hashing is done in another."""
+    """Loop thread; hashing is done in another. `users` gives the hashes of the moment."""
 
-    def __init__(self, users: Mapping[str, bytes]) -> None:
+    def __init__(self, users: Callable[[], Mapping[str, bytes]]) -> None:
         try:
             import bcrypt
         except ImportError:
@@ -47,10 +47,10 @@ class Passwords:
 
     async def right(self, user: str, password: bytes, in_thread: InThread) -> bool:
         """Whether this is the user's password."""
-        key = hashlib.blake2b(user.encode() + b"\0" + password, key=self._secret).digest()
-        if self._verified.get(key, 0.0) > time.monotonic():
+        known = self._users().get(user)
+        key = hashlib.blake2b(user.encode() + b"\0" + password + b"\0" + (known or b""), key=self._secret).digest()
+        if known is not None and self._verified.get(key, 0.0) > time.monotonic():
             return True
-        known = self._users.get(user)
         # bcrypt looks at 72 bytes, and the library refuses more
         if not await in_thread(self._verify, password[:72], known or self._nobody) or known is None:
             return False
@@ -61,5 +61,5 @@ class Passwords:
 
     def fingerprint(self, user: str, key: bytes) -> str:
         """Changes with the password; empty for who is no user (any more)."""
-        hashed = self._users.get(user)
+        hashed = self._users().get(user)
         return "" if hashed is None else hmac.new(key, hashed, hashlib.sha256).hexdigest()[:32]

@@ -8,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -110,6 +111,42 @@ def test_weak_passwords_are_refused(text: str) -> None:
 def test_bad_rules_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="line 2"):
         parse_rules("\n" + text)
+
+
+def written(path: Path, text: str) -> None:
+    """As editors do it."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+def test_files_are_read_again_when_they_have_changed(users: tuple[Path, Path], tmp_path: Path) -> None:
+    passwords, rules = tmp_path / "htpasswd", tmp_path / "rules"
+    anna, ben = users[0].read_text().splitlines()
+    passwords.write_text(anna)
+    rules.write_text("@ team/* pull")
+    flags = ("--htpasswd", str(passwords), "--rules", str(rules))
+    with RegistryProcess(tmp_path / "root", *flags) as process, closing(process.client()) as client:
+
+        def wait_answer(method: str, headers: dict[str, str], status: int) -> None:
+            end = time.monotonic() + 20
+            while client(method, "/v2/team/a/manifests/v1", headers=headers).status != status:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+        wait_answer("GET", ANNA, 404)
+        wait_answer("GET", BEN, 401)
+        written(passwords, ben)
+        wait_answer("GET", BEN, 404)
+        wait_answer("GET", ANNA, 401)  # though it was right a moment ago
+        wait_answer("DELETE", BEN, 403)
+        written(rules, "@ team/* pull,delete")
+        wait_answer("DELETE", BEN, 404)
+        written(rules, "nonsense")
+        written(passwords, f"{anna}\n{ben}")
+        wait_answer("GET", ANNA, 404)
+        wait_answer("DELETE", BEN, 404)
+        process.stop()
+        assert "what it said before counts: line 1 of the rules" in process.log
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
