@@ -66,7 +66,8 @@ class Registry:
             challenge = (self._challenge(head, error),) if isinstance(error, Unauthorized) else ()
             answer = errors.reply(error, challenge)
             if answer.status >= 500:
-                log.error("%s %s: %s", head.method, head.target, error.message, exc_info=error)
+                trace = error if answer.status == 500 else None  # a full disk, or somebody else's absence, has none
+                log.error("%s %s: %s", head.method, head.target, error.message, exc_info=trace)
         except Exception:
             log.exception("%s %s failed", head.method, head.target)
             answer = errors.failure(500, "UNKNOWN", "internal error: the registry's log has it")

@@ -178,17 +178,14 @@ class Cache:
 
     # Blobs
 
-    def have(self, name: str, digest: Digest, may_read: Callable[[str], bool]) -> bool:
-        """Whether the blob is here, or in another repository that may be read: then it is this one's too."""
-        if self._rows.linked(name, digest) is not None:
-            self._cached.touch(name, digest)
-            return True
-        for holder in self._rows.holders(digest):
-            size = self._rows.linked(holder, digest)
-            if size is not None and may_read(holder):
-                self._cached.link(name, self._upstream(name)[0].url, digest, size)
-                return True
-        return False
+    def holder(self, name: str, digest: Digest, may_read: Callable[[str], bool]) -> str | None:
+        """The repository to give the blob out of: this one, or another that may be read. It does not become this one's:
+        who may read this one alone would get what only the other gives."""
+        for holder in (name, *self._rows.holders(digest)):
+            if self._rows.linked(holder, digest) is not None and (holder == name or may_read(holder)):
+                self._cached.touch(holder, digest)
+                return holder
+        return None
 
     async def size(self, name: str, digest: Digest) -> int:
         """Of a blob that is not here; BlobUnknown where there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hafen.errors import Forbidden
@@ -46,8 +47,9 @@ def _referrers(found: list[Descriptor], wanted: str) -> Answer:
 
 async def _blob(cache: Cache, request: Request, parts: Parts) -> Answer:
     digest = request.digest()
-    if cache.have(request.name, digest, lambda holder: parts.access.grants(request.who, holder, "pull")):
-        return await blobs.get(request, parts)
+    holder = cache.holder(request.name, digest, lambda name: parts.access.grants(request.who, name, "pull"))
+    if holder is not None:
+        return await blobs.get(replace(request, name=holder), parts)
     headers: tuple[tuple[str, str], ...] = (
         ("Docker-Content-Digest", digest),
         ("ETag", f'"{digest}"'),

@@ -451,6 +451,28 @@ def test_the_other_registry_asks_for_a_name(tmp_path: Path) -> None:
             assert pull(client, "far/team/app", "v1").status == 404
 
 
+def test_what_is_here_elsewhere_is_not_fetched_and_not_given_to_others(
+    line: Line, there: Client, tmp_path: Path
+) -> None:
+    """A layer that a user has in another repository comes from there, for that user."""
+    there.push("app", "v1", LARGE)
+    (tmp_path / "users").write_text(f"anna:{bcrypt.hashpw(b'apple', bcrypt.gensalt(4)).decode()}")
+    (tmp_path / "rules").write_text("anna * pull,push\n* far/* pull\n")
+    flags = (*option(line), "--htpasswd", str(tmp_path / "users"), "--rules", str(tmp_path / "rules"))
+    with RegistryProcess(tmp_path / "c", *flags) as process, closing(process.client()) as client:
+        anna, path = basic("anna", "apple"), f"/v2/far/app/blobs/{sha256(LARGE)}"
+        secret = b"of nobody else"
+        for data in (LARGE, secret):
+            assert client("POST", f"/v2/own/blobs/uploads/?digest={sha256(data)}", data, anna).status == 201
+        assert client("GET", path, headers=anna).body == LARGE
+        assert client("GET", f"/v2/far/app/blobs/{sha256(secret)}", headers=anna).body == secret
+        assert f"GET /v2/app/blobs/{sha256(LARGE)}" not in line.asked
+        assert client("GET", f"/v2/far/app/blobs/{sha256(secret)}").status == 404
+        assert client("GET", "/v2/far/app/manifests/v1").status == 200
+        assert client("GET", path).body == LARGE
+        assert f"GET /v2/app/blobs/{sha256(LARGE)}" in line.asked
+
+
 def test_a_mirror_and_containerds_namespace(line: Line, there: Client, tmp_path: Path) -> None:
     manifest = there.push("library/debian", "12", b"debian")
     (tmp_path / "rules").write_text("* far/library/* pull")

@@ -140,6 +140,7 @@ def test_killed_again_and_again_on_a_bad_line_with_collection_throughout(tmp_pat
                     while not all(_pull(client, "far/app", f"v{number}") for number in range(6)):
                         assert time.monotonic() < end
                 _whole_and_then_empty(tmp_path / "cache")
+                registry.stop()
                 assert "Traceback" not in registry.log
 
 
