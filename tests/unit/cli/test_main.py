@@ -29,6 +29,12 @@ def test_every_command_is_there_and_has_its_help(path: str) -> None:
     assert all(len(line) < 120 for line in text.splitlines())
 
 
+@pytest.mark.parametrize("path", main.SERVERS)
+def test_programs_of_their_own_are_completed_with_files(path: str) -> None:
+    code, out, err = hafen("__complete", *path.split(), "--root", "")
+    assert (code, out, err) == (0, ":0\n", "")
+
+
 @pytest.mark.parametrize(
     ("words", "path"),
     [

@@ -44,8 +44,10 @@ def answer(words: list[str], engine: Engine) -> tuple[list[str], int]:
         if before:
             return [], NO_FILES
         return _described({**catalog.top_level(table), **catalog.GROUPS}, last), NO_FILES
-    from hafen.cli.main import load
+    from hafen.cli.main import SERVERS, load
 
+    if canonical in SERVERS:  # whose flags are not known here
+        return [], FILES
     command = load(table[canonical])
     definitions = parse_definitions(command.flags)
     flag, arguments = _open_flag(before[count:], definitions, command.interspersed)
