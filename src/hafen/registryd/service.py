@@ -29,7 +29,8 @@ from hafen.registryd.config import Config
 from hafen.registryd.expiry import Expiry
 from hafen.registryd.metrics import Metrics
 from hafen.registryd.request import Parts
-from hafen.registryd.rows import MIGRATIONS, Rows
+from hafen.registryd.rows import Rows
+from hafen.registryd.schema import MIGRATIONS
 from hafen.registryd.store import Blobs, LocalBlobs
 from hafen.registryd.uploads import Uploads
 from hafen.registryd.webhooks import Webhooks

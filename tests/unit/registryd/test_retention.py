@@ -16,7 +16,8 @@ import pytest
 from hafen.errors import InvalidArgument
 from hafen.registryd.manifest import Manifest as Document
 from hafen.registryd.retention import Inventory, Manifest, RemoveManifest, RemoveTag, Tag, parse, plan
-from hafen.registryd.rows import MIGRATIONS, Rows
+from hafen.registryd.rows import Rows
+from hafen.registryd.schema import MIGRATIONS
 from hafen.spec import digest as digests
 from hafen.spec.digest import Digest
 from hafen.storage.database import Database

@@ -18,7 +18,7 @@ import bcrypt
 import pytest
 
 from hafen.registryd.accesstokens import AccessTokens
-from hafen.registryd.rows import MIGRATIONS
+from hafen.registryd.schema import MIGRATIONS
 from hafen.storage.database import Database
 from tests.harness.registry import Answer, Client, RegistryProcess
 

@@ -13,7 +13,8 @@ from hafen.errors import OutOfSpace
 from hafen.registryd import uploads as module
 from hafen.registryd.collect import BlobSweep, Collector, Limits
 from hafen.registryd.errors import DigestInvalid, RangeInvalid, UploadBusy, UploadUnknown
-from hafen.registryd.rows import MIGRATIONS, Rows
+from hafen.registryd.rows import Rows
+from hafen.registryd.schema import MIGRATIONS
 from hafen.registryd.store import LocalBlobs
 from hafen.registryd.uploads import Uploads
 from hafen.spec import digest as digests

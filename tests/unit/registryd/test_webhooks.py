@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from hafen.errors import InvalidArgument
-from hafen.registryd.rows import MIGRATIONS, Rows
+from hafen.registryd.rows import Rows
+from hafen.registryd.schema import MIGRATIONS
 from hafen.registryd.webhooks import EVENTS, Hook, parse
 from hafen.storage.database import Database
 from tests.harness.registry import OCI_IMAGE, RegistryProcess, sha256
