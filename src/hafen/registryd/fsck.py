@@ -16,7 +16,7 @@ from pathlib import Path
 from hafen.errors import HafenError, NotFound
 from hafen.registryd import manifest
 from hafen.registryd.config import DEFAULT_ROOT
-from hafen.registryd.rows import MIGRATIONS
+from hafen.registryd.schema import MIGRATIONS
 from hafen.spec.digest import Digest
 from hafen.storage import verify
 from hafen.storage.content import LocalContent
