@@ -181,11 +181,14 @@ def test_update(runtime: CommandLine) -> None:
 
 
 def test_preserved_descriptors(runtime: CommandLine) -> None:
-    runtime.configure("sh", "-c", "cat <&4; ls /proc/$$/fd | wc -l")
+    runtime.configure("sh", "-c", "cat <&4; ls /proc/$$/fd; true")
     handed = runtime.machine.directory / "handed"
     handed.write_text("through\n")
     shell = ("sh", "-c", 'exec 3</dev/null 4<"$0" 5</dev/null; exec "$@"', str(handed))
-    assert runtime("run", "--bundle", str(runtime.bundle), "--preserve-fds", "2", "p1", prefix=shell) == "through\n5\n"
+    assert (
+        runtime("run", "--bundle", str(runtime.bundle), "--preserve-fds", "2", "p1", prefix=shell)
+        == "through\n0\n1\n2\n3\n4\n"
+    )
 
 
 def test_a_failing_start_container_hook_is_reported_by_start(runtime: CommandLine) -> None:
