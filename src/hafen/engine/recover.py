@@ -136,6 +136,10 @@ class Recovery:
             self.containers.transit(container, Action.START, pid=shim.pid, started_ns=started, error="", exit_code=0)
         elif container.status.pid != shim.pid:
             self.containers.amend(container, pid=shim.pid, started_ns=started)
+        if shim.paused and container.status.state is State.RUNNING:  # and not noted any more
+            self.containers.transit(container, Action.PAUSE)
+        elif not shim.paused and container.status.state is State.PAUSED:
+            self.containers.transit(container, Action.UNPAUSE)
         self.health.resume(container)
         self.exits.watch(container, shim)
 

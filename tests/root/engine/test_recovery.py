@@ -1,8 +1,10 @@
 """What an engine finds when it starts: truth, whatever happened to the one before."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -212,3 +214,24 @@ def test_execs_of_a_container_that_ended_meanwhile_have_ended(own: EngineProcess
     wait_gone(pid)
     own.start()
     assert exec_state(own, str(answer["Id"]))[:2] == (False, 137)
+
+
+@pytest.mark.parametrize("copying", [False, True], ids=["paused", "for a copy"])
+def test_an_engine_killed_before_it_noted_a_pause(own: EngineProcess, copying: bool) -> None:
+    """It is paused, and shows so; where that was for the time of a copy, it goes on."""
+    container = own.docker("run", "-d", "--net", "none", "--name", "held", "busybox", "sleep", "600").stdout.strip()
+    own.docker("pause", "held")
+    own.kill()
+    with contextlib.closing(sqlite3.connect(own.data / "hafen.db")) as database, database:
+        (status,) = database.execute("SELECT status FROM containers WHERE id = ?", (container,)).fetchone()
+        before = json.loads(status) | {"state": "running"}
+        database.execute("UPDATE containers SET status = ? WHERE id = ?", (json.dumps(before).encode(), container))
+        if copying:
+            work = json.dumps({"creates": "", "paused": [container]}).encode()
+            database.execute("INSERT INTO volume_work (id, record) VALUES ('copy', ?)", (work,))
+    own.start()
+    state = own.docker("inspect", "-f", "{{.State.Status}}", "held").stdout.strip()
+    assert state == ("running" if copying else "paused")
+    if not copying:
+        own.docker("unpause", "held")
+    assert own.docker("exec", "held", "echo", "alive").stdout == "alive\n"
