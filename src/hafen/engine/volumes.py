@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -72,6 +73,11 @@ class Volumes:
                 await self._remove(self._records[name])
             except HafenError as error:
                 log.warning("volume %s cannot be removed: %s", name, error.message)
+        for found in self._drivers.find("local").list():
+            if found.name not in self._records:  # a volume that was about to be made; what has files stays
+                with suppress(OSError):
+                    os.rmdir(found.mountpoint)
+                    os.rmdir(os.path.dirname(found.mountpoint))
 
     def records(self) -> list[VolumeRecord]:
         return sorted(self._records.values(), key=lambda record: record.name)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -357,3 +358,14 @@ def test_the_owner_of_a_bind_is_the_containers_user(engine: EngineProcess, tmp_p
 def test_a_file_system_that_cannot_map_ids(engine: EngineProcess) -> None:
     refused = engine.docker("run", "--rm", "--net", "none", "-v", "/proc/sys:/x:U", "busybox", "true", check=False)
     assert "cannot map ids" in refused.stderr
+
+
+def test_what_no_volume_has_goes_only_where_it_is_empty(engine: EngineProcess) -> None:
+    for name in ("empty", "theirs"):
+        (engine.data / "volumes" / name / "_data").mkdir(parents=True)
+    (engine.data / "volumes/theirs/_data/file").write_text("x")
+    engine.kill()
+    engine.start()
+    assert not (engine.data / "volumes/empty").exists()
+    assert (engine.data / "volumes/theirs/_data/file").read_text() == "x"
+    shutil.rmtree(engine.data / "volumes/theirs")
