@@ -50,11 +50,12 @@ def remove(store: ImageStore, users: Users, ref: str, *, force: bool, prune: boo
             )
         _untag(store, image, [name], records)
         names = _names(store, image)
-        same = [other for other in names if other.repository == name.repository]
-        if not name.digest and all(other.digest for other in same):
-            # Digests of the repository are of no use to anybody without its tag.
-            _untag(store, image, same, records)
-            names = _names(store, image)
+        for one in (image, *imageplatforms.others(store, image.id)):
+            same = [other for other in _names(store, one) if other.repository == name.repository]
+            if not name.digest and all(other.digest for other in same):
+                # Digests of the repository are of no use to anybody without its tag.
+                _untag(store, one, same, records)
+        names = _names(store, image)
         if names:
             return records
     elif single:

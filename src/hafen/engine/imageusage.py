@@ -7,6 +7,7 @@ with the same contents, the index that several platforms came by.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hafen.engine.imagestore import ImageStore
@@ -27,6 +28,12 @@ class DiskUsage:
     def of(self, image: str) -> int:
         """What an image takes, shared parts and all."""
         return sum(self.sizes.get(part, 0) for part in self.parts.get(image, ()))
+
+    def grouped(self, groups: Mapping[str, Sequence[str]]) -> DiskUsage:
+        """With several images counted as one, under the id that stands for them."""
+        nothing = frozenset[str]()
+        parts = {head: nothing.union(*(self.parts.get(one, nothing) for one in ids)) for head, ids in groups.items()}
+        return DiskUsage(self.sizes, parts)
 
     def shared(self) -> dict[str, int]:
         """By image, what it has in common with others."""

@@ -149,40 +149,45 @@ class Pusher:
     async def _layer(self, layer: Layer, wanted: Descriptor | None, lease: Lease) -> Descriptor:
         """The layer as the registry has it now."""
         done = self._sent.get(layer.diff_id)
-        if done is not None:
+        if done is not None and (wanted is None or done.digest == wanted.digest):
             self._say("Layer already exists", layer)
             return done
         if self._transfers.uploads.locked():
             self._say("Waiting", layer)
         async with self._transfers.uploads:
-            found = await self._there(layer, wanted)
+            found = None if wanted is None else await self._as_wanted(layer, wanted)
             if found is None:
-                found = await self._lent(layer, wanted)
+                found = await self._there(layer)
+            if found is None:
+                found = await self._lent(layer, self._sources(layer))
             if found is None:
                 found = await self._uploaded(layer, wanted, lease)
         self._sent[layer.diff_id] = found
         return found
 
-    async def _there(self, layer: Layer, wanted: Descriptor | None) -> Descriptor | None:
+    async def _as_wanted(self, layer: Layer, wanted: Descriptor) -> Descriptor | None:
+        """The layer in the form that the image's own manifest names, where the registry has it."""
+        if await self._uploader.size(Digest(wanted.digest)) is not None:
+            self._say("Layer already exists", layer)
+            return wanted
+        lent = await self._lent(layer, [(Digest(wanted.digest), place) for _, place in self._sources(layer)])
+        return wanted if lent else None
+
+    async def _there(self, layer: Layer) -> Descriptor | None:
         """One of the forms that the layer is known to have, where the repository has it."""
-        forms = [Digest(wanted.digest)] if wanted else []
-        forms += [Digest(layer.blob)] if layer.blob else []
+        forms = [Digest(layer.blob)] if layer.blob else []
         forms += [digest for digest, path in self._sources(layer) if path == self._repository.repository]
         for digest in dict.fromkeys(forms):
             size = await self._uploader.size(digest)
             if size is not None:
                 self._say("Layer already exists", layer)
-                if wanted is not None and digest == wanted.digest:
-                    return wanted
                 return Descriptor(self._media_type(layer, digest), digest, size)
         return None
 
-    async def _lent(self, layer: Layer, wanted: Descriptor | None) -> Descriptor | None:
-        """The layer mounted from another repository of the same registry, in the form that is wanted if it has that."""
+    async def _lent(self, layer: Layer, known: Sequence[tuple[Digest, str]]) -> Descriptor | None:
+        """The layer mounted from another repository of the same registry: of `known` forms in repositories."""
         domain = f"{self._repository.domain}/"
-        known = self._sources(layer)
-        first = [] if wanted is None else [(Digest(wanted.digest), repository) for _, repository in known]
-        for digest, repository in dict.fromkeys((*first, *known)):
+        for digest, repository in known:
             path = repository.removeprefix(domain)
             if repository == path or path == self._repository.path:
                 continue

@@ -13,7 +13,7 @@ from importlib import metadata
 
 import msgspec
 
-from hafen.engine import imageusage
+from hafen.engine import imageplatforms, imageusage
 from hafen.engine.cdi import Registry
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import HostFacts
@@ -181,18 +181,28 @@ class System:
 
     async def _images(self) -> wire.ImageUsage:
         used = Counter(container.record.image_id for container in self.containers)
-        disk = imageusage.measure(self.images.store)
+        store = self.images.store
+        listed = await self.images.list()
+        apart = {one.id for one in listed}
+        groups = {
+            one.id: [one.id, *(other.id for other in imageplatforms.others(store, one.id) if other.id not in apart)]
+            for one in listed
+        }
+        disk = imageusage.measure(store).grouped(groups)
         shared = disk.shared()
         items = [
             msgspec.structs.replace(
-                one, containers=used[one.id], size=disk.of(one.id), shared_size=shared.get(one.id, 0)
+                one,
+                containers=sum(used[member] for member in groups[one.id]),
+                size=disk.of(one.id),
+                shared_size=shared.get(one.id, 0),
             )
-            for one in await self.images.list()
+            for one in listed
         ]
         return wire.ImageUsage(
-            active_count=sum(one.id in used for one in items),
+            active_count=sum(one.containers > 0 for one in items),
             items=items,
-            reclaimable=disk.total - sum(one.size - one.shared_size for one in items if one.id in used),
+            reclaimable=disk.total - sum(one.size - one.shared_size for one in items if one.containers),
             total_count=len(items),
             total_size=disk.total,
         )

@@ -1,5 +1,6 @@
 """Images of several platforms: pulled, told of, saved, loaded, pushed and removed, each alone or all together."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -20,9 +21,15 @@ ARM = '{"os":"linux","architecture":"arm64"}'
 def name(engine: EngineProcess, registry: Registry) -> Iterator[str]:
     """An image of three platforms in the registry, of which arm64 and amd64 are pulled; amd64 last."""
     entries = []
-    for architecture in PLATFORMS:
+    for number, architecture in enumerate(PLATFORMS):
         files = [layer({"both": b"the same"}), layer({"arch": architecture.encode()})]
-        entry = publish(registry, "platforms", architecture, files, oci=True, architecture=architecture)
+
+        def compress(data: bytes, time: int = number) -> bytes:  # the same layer in three forms
+            return gzip.compress(data, mtime=time)
+
+        entry = publish(
+            registry, "platforms", architecture, files, compress=compress, oci=True, architecture=architecture
+        )
         entries.append({**entry, "platform": {"os": "linux", "architecture": architecture}})
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     registry.manifest("platforms", "all", document)
@@ -151,8 +158,19 @@ def test_pushed_alone_and_all_together(engine: EngineProcess, name: str, registr
     engine.docker("rmi", f"{target}:one", f"{target}:all")
 
 
+def on_disk(engine: EngineProcess, name: str) -> int:
+    status, usage = call(engine, "GET", "/system/df")
+    assert status == 200
+    assert isinstance(usage, dict)
+    (size,) = [one["Size"] for one in usage["Images"] if name in one["RepoTags"]]
+    assert isinstance(size, int)
+    return size
+
+
 def test_one_platform_is_removed(engine: EngineProcess, name: str) -> None:
+    both = on_disk(engine, name)
     engine.docker("rmi", "--platform", "linux/amd64", name)
+    assert on_disk(engine, name) < both
     assert architecture(engine, name) == "arm64"
     failed = engine.docker("rmi", "--platform", "linux/amd64", name, check=False)
     assert "does not provide the specified platform (linux/amd64)" in failed.stderr
