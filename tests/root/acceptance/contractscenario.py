@@ -243,6 +243,8 @@ def change(play: Play) -> None:
     play.call("ImageTag", IMAGE, repo=PREFIX, tag="tagged")
     committed = play.call("ImageCommit", container=name, repo=PREFIX, tag=play.version, comment="c", author="a")
     play.call("ImageHistory", field(committed, "Id"))
+    if play.version == "1.55":  # no older definition has it
+        play.call("ImageAttestations", field(committed, "Id"))
     saved = play.call("ImageGet", f"{PREFIX}:{play.version}")
     play.call("ImageGetAll", names=f"{PREFIX}:{play.version}")
     play.call("ImageDelete", f"{PREFIX}:{play.version}")

@@ -9,9 +9,10 @@ from tests.root.acceptance.contractscenario import VERSIONS, Called, play_all
 
 # What this engine does not have is refused by name: by the first part of the path, or the operation
 REFUSED = {
-    **{name: {501} for name in ("ImageBuild", "ImageAttestations", "Session")},
+    **{name: {501} for name in ("ImageBuild", "Session")},
     # these ask a registry, and here is none; a push tells it in its stream
-    **{name: {200, 404, 500, 501} for name in ("ImagePush", "ImageSearch", "SystemAuth", "DistributionInspect")},
+    **{name: {200, 404, 500, 501} for name in ("ImagePush", "SystemAuth", "DistributionInspect")},
+    "ImageSearch": {400, 500},
     **{name: {503, 501} for name in ("swarm", "nodes", "services", "tasks", "secrets", "configs")},
     "plugins": {404, 501},
     "VolumeUpdate": {503},  # for volumes of a cluster alone
