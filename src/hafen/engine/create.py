@@ -244,6 +244,8 @@ class Creator:
 
     def _warnings(self, wanted: HostConfig) -> list[str]:
         warnings = []
+        if wanted.network_mode == "host" and wanted.port_bindings:
+            warnings.append("Published ports are discarded when using host network mode")
         if specgen.security_option(wanted, "apparmor") and not self.host.apparmor:
             warnings.append("Your kernel has no AppArmor, or it is off. The AppArmor profile is discarded.")
         if specgen.security_option(wanted, "label") not in (None, "disable"):

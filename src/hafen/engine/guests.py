@@ -217,9 +217,11 @@ def wanted_ports(guest: Guest) -> tuple[PortMapping, ...]:
 
 
 def port_map(guest: Guest, endpoints: Iterable[Endpoint]) -> PortMap:
-    """NetworkSettings.Ports: what is published, and `null` for what is only exposed."""
-    found: PortMap = {str(ports.parse_port(key)): None for key in guest.config.exposed_ports}
-    for endpoint in endpoints:
+    """NetworkSettings.Ports: what is published, and `null` for what is only exposed, where it could be published."""
+    held = list(endpoints)
+    could = any(endpoint.link and (endpoint.gateway or endpoint.gateway6) for endpoint in held)
+    found: PortMap = {str(ports.parse_port(key)): None for key in guest.config.exposed_ports if could}
+    for endpoint in held:
         for port in endpoint.ports:
             bindings = found.get(str(port.container)) or []
             binding = PortBinding(host_ip=port.host_ip, host_port=str(port.host_port or ""))

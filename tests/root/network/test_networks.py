@@ -171,7 +171,7 @@ async def test_many_at_once(engine: NetworkEngine) -> None:
     guests = [engine.guest() for _ in range(20)]
     got = await asyncio.gather(*(engine.attach(guest) for guest in guests))
     assert len({attached.networks["bridge"].ip_address for attached in got}) == 20
-    assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W1", "172.17.0.21").returncode == 0
+    assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W3", "172.17.0.21").returncode == 0
 
 
 async def test_user_defined_network(engine: NetworkEngine) -> None:

@@ -86,8 +86,12 @@ def test_hostname_of_a_shared_network() -> None:
 
 def test_ports_shown() -> None:
     config = ContainerConfig(exposed_ports={"55/tcp": EmptyObject(), "80/tcp": EmptyObject()})
-    shown = guests.port_map(guest(config), [Endpoint("e", "c", "n", ports=(PublishedPort(Port(80), "0.0.0.0", 8080),))])
+    bridged = Endpoint(
+        "e", "c", "n", link="hf1", gateway="172.17.0.1", ports=(PublishedPort(Port(80), "0.0.0.0", 8080),)
+    )
+    shown = guests.port_map(guest(config), [bridged])
     assert shown == {"55/tcp": None, "80/tcp": [PortBinding("0.0.0.0", "8080")]}
+    assert guests.port_map(guest(config), [Endpoint("e", "c", "n")]) == {}, "no network to publish them at"
     wanted = guests.wanted_ports(guest(config, HostConfig(publish_all_ports=True)))
     assert wanted == (PortMapping(Port(55)), PortMapping(Port(80)))
 
