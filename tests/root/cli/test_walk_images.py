@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -43,28 +44,27 @@ Plays = dict[tuple[str, str, int], concurrent.futures.Future[Scenario]]
 
 @pytest.fixture(scope="module")
 def plays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
-    """All scenarios, being played by both programs with both registries, a few at a time."""
+    """All scenarios, being played by both programs with both registries. Each of the four has an engine to itself: what
+    `rmi` says is gone depends on what others load meanwhile."""
     base = tmp_path_factory.mktemp("walk")
-    with (
-        Registry(base / "theirs") as theirs,
-        RegistryProcess(base / "ours") as ours,
-        EngineProcess(base / "engine") as engine,
-        concurrent.futures.ThreadPoolExecutor(4) as pool,
-    ):
+    with Registry(base / "theirs") as theirs, RegistryProcess(base / "ours") as ours, ExitStack() as stack:
         hosts = {"docker-registry": theirs.host, "hafen": f"127.0.0.1:{ours.port}"}
-        players = {
-            (program, registry): Player(engine.address, PROGRAMS[program], letter, base / letter, hosts[registry])
-            for (program, registry), letter in LETTERS.items()
-        }
-        players["docker", "hafen"].bring_image()
-        yield {
-            (program, registry, scenario.number): pool.submit(player.play, scenario)
-            for scenario in SCENARIOS
-            for (program, registry), player in players.items()
-            if registry == REGISTRIES[0] or scenario.path.stem == "registry"
-        }
-        pool.shutdown(cancel_futures=True)
-        assert engine.fsck() == []
+        found: Plays = {}
+        for (program, registry), letter in LETTERS.items():
+            engine = stack.enter_context(EngineProcess(base / f"engine-{letter}"))
+            player = Player(engine.address, PROGRAMS[program], letter, base / letter, hosts[registry])
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+            player.bring_image()
+            for scenario in SCENARIOS:
+                if registry == REGISTRIES[0] or scenario.path.stem == "registry":
+                    found[program, registry, scenario.number] = pool.submit(player.play, scenario)
+            stack.callback(_checked, engine, pool)
+        yield found
+
+
+def _checked(engine: EngineProcess, pool: concurrent.futures.ThreadPoolExecutor) -> None:
+    pool.shutdown(cancel_futures=True)
+    assert engine.fsck() == []
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: f"{scenario.path.stem}: {scenario.title}")
