@@ -128,10 +128,11 @@ def test_what_no_record_knows_is_removed(own: EngineProcess) -> None:
     (own.run / "containers" / stray).mkdir(parents=True)
     mine = own.data / "volumes/precious/_data"
     mine.mkdir(parents=True)
+    (mine / "data").touch()
     own.start()
     assert not (own.data / "containers" / stray).exists()
     assert not (own.run / "containers" / stray).exists()
-    assert mine.is_dir()  # data that no row knows is never thrown away
+    assert (mine / "data").exists()  # data that no row knows is never thrown away
 
 
 def test_a_second_engine_on_the_same_root_is_refused(own: EngineProcess) -> None:
