@@ -154,6 +154,16 @@ class Work:
         return ["rmi", "killed:loaded", f"{self.host}/killed:1"]
 
 
+def undisturbed(engine: EngineProcess, command: list[str], bare: Bare) -> float:
+    """Seconds that it takes when nobody is killed; nothing is left of it."""
+    begun = time.monotonic()
+    engine.docker(*command)
+    seconds = time.monotonic() - begun
+    if extra := images(engine) - bare[0]:
+        engine.docker("rmi", *extra)
+    return seconds
+
+
 def test_an_engine_killed_at_random_points(engine: EngineProcess, registry: Registry, folder: Path, bare: Bare) -> None:
     print(f"seed: {SEED}")
     chance = random.Random(SEED)
@@ -165,12 +175,12 @@ def test_an_engine_killed_at_random_points(engine: EngineProcess, registry: Regi
     engine.docker("rmi", "killed:loaded", f"{registry.host}/killed:1")
     work = Work(engine, registry.host, archive, chance)
     verbs: list[Callable[[], list[str]]] = [work.pull, work.load, work.push, work.remove]
+    lasts = {verb: undisturbed(engine, verb(), bare) for verb in verbs}
     cut_short = 0
     for verb in verbs * 5:
         command = verb()
-        lasts = 0.1 if verb == work.remove else 0.6
         with engine.docker_beside(*command) as client:
-            time.sleep(chance.uniform(0, lasts))  # the instant of the fault
+            time.sleep(chance.uniform(0, lasts[verb]))  # the instant of the fault
             cut_short += client.process.poll() is None
             engine.kill()
             client.wait()
