@@ -135,6 +135,7 @@ class Shim:
         self.execs: dict[str, int] = {}  # pids of execs of an earlier engine that run
         self.exec_exits: dict[str, int] = {}  # of execs of an earlier engine that have ended
         self.on_exec: Callable[[str], None] = lambda exec_id: None  # one more of those turned up in `execs`
+        self.on_gone: Callable[[], None] = lambda: None  # the link has ended
         self._run_dir = run_dir
         self._data_dir = data_dir
         self._conversation: Conversation
@@ -343,6 +344,7 @@ class Shim:
             loop = asyncio.get_running_loop()
             swept = loop.run_in_executor(None, sweep, self._run_dir, self._data_dir)
             swept.add_done_callback(self._swept)
+        self.on_gone()
 
     def _swept(self, swept: asyncio.Future[Exit | None]) -> None:
         error = swept.exception()
@@ -438,8 +440,10 @@ class ShimLink:
         return shim
 
     def _keep(self, shim: Shim) -> None:
-        self._shims.add(shim)
-        shim.exited.add_done_callback(lambda _: self._shims.discard(shim))
+        """Until its link is gone, which is a moment after its exit."""
+        if not shim._conversation.closed:
+            self._shims.add(shim)
+            shim.on_gone = lambda: self._shims.discard(shim)
 
     def _running_zygote(self) -> Zygote:
         if self._zygote is None:

@@ -28,7 +28,7 @@ from hafen.shim.fork import fork
 _MOST = 64  # descriptors; SCM_MAX_FD is 253
 _MESSAGE = 1024
 _SPACE = _socket.CMSG_SPACE(_MOST * 4)
-_END = 64  # past every descriptor of the zygote, which has half a dozen
+_END = 1 << 30  # past every descriptor: a zygote has its few under the numbers that they had in the engine
 
 
 def keep(link: int, hierarchy: Hierarchy) -> None:
