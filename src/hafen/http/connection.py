@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,8 +24,9 @@ MAX_HEAD: Final = 1 << 20  # Go's default
 HEAD_TIMEOUT: Final = 60.0  # seconds from a head's first byte to its last
 READ_AHEAD: Final = 1 << 18  # bytes, of a body or of further requests, that are kept unread
 MAX_DRAIN: Final = 1 << 18  # bytes of an unread body that are skipped to keep the connection; Go's figure
-# Bytes of a file that are read and sent at a time. The kernel's sendfile costs less, and gives a client on this machine
-# less: it gets references to cold pages, one by one, in place of a copy that is still in the processor's cache.
+# Bytes of a file that sendfile(2) moves at a time. Without a bound one call goes on for as long as the client keeps up,
+# and keeps everybody else waiting; and what is in flight to a client on the same machine is then out of the processor's
+# caches before it is read: half a MiB at a time is more than twice as fast as 4.
 FILE_PIECE: Final = 1 << 19
 LINGER: Final = 0.5  # seconds that a client which still sends has to read an early answer; Go's figure
 GONE_INTERVAL: Final = 1.0  # seconds between looks at a client that epoll does not watch any more
@@ -304,13 +304,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._application.heads.head(reply.status, headers))
             sent = 0
             while sent < reply.length:
+                if self._transport.is_closing():  # which the loop's sendfile takes for a programmer's mistake
+                    raise ConnectionResetError("the client has gone")
                 size = min(FILE_PIECE, reply.length - sent)
-                piece = os.pread(reply.file.fileno(), size, reply.offset + sent)
-                if not piece:
+                moved = await self._loop.sendfile(self._transport, reply.file, reply.offset + sent, size)
+                if not moved:
                     raise ConnectionAbortedError(f"a file ended {reply.length - sent} bytes early")
-                self._transport.write(piece)
-                sent += len(piece)
-                await self._flush()
+                sent += moved
                 await asyncio.sleep(0)  # a client that is quick enough would leave nothing to wait for
 
     async def _flush(self) -> None:

@@ -67,7 +67,7 @@ class StreamReply:
 
 @dataclass(frozen=True, slots=True)
 class FileReply:
-    """`length` bytes of a file from `offset` on, read as the client takes them. The file is closed at the end."""
+    """`length` bytes of a file from `offset` on, moved by the kernel (sendfile). The file is closed at the end."""
 
     file: BinaryIO
     offset: int
