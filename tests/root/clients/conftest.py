@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from docker.tls import TLSConfig
 
 from tests.harness.engine import EngineProcess
+from tests.harness.ports import free_port
 
 # The names under which other projects' suites look for a small image.
 IMAGES = ("alpine:latest", "alpine:3.10", "busybox:buildroot-2014.02", "hello-world:latest", "postgres:latest")
@@ -40,7 +40,7 @@ class Serving:
 def serving(machine_left_as_found: None) -> Iterator[Serving]:
     with tempfile.TemporaryDirectory(prefix="hafen-clients-") as name:
         folder = Path(name)
-        certificate, port = _certificate(folder), _free_port()
+        certificate, port = _certificate(folder), free_port()
         engine = EngineProcess(
             folder / "e",
             *("--host", f"unix://{folder}/e/run/hafen.sock", "--host", f"tcp://127.0.0.1:{port}", "--tlsverify"),
@@ -78,11 +78,6 @@ def client(
     with closing(serving.client(request.param)) as client:
         yield client
     gc.collect()  # docker-py leaves sockets to it, and what it warns of belongs to this test
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def _certificate(folder: Path) -> Path:

@@ -22,7 +22,7 @@ MAKE = (
     "network create fil-n",
     "volume create fil-v",
     "tag busybox fil-image:one",
-    "run -d --name fil-a --label team=x --label fil=1 -p 127.0.0.1:38080:80 -p 127.0.0.1:38081:81/udp -v fil-v:/data "
+    "run -d --name fil-a --label team=x --label fil=1 -p 127.0.0.1:18080:80 -p 127.0.0.1:18081:81/udp -v fil-v:/data "
     "--expose 90 busybox sleep 600",
     "run --name fil-b --label fil=1 --network none busybox sh -c 'exit 3'",
     "run -d --name fil-c --label fil=1 --label team=y --network fil-n --expose 7000-7002 -v /tmp:/hosttmp "
@@ -53,8 +53,8 @@ FILTERS: tuple[dict[str, list[str]], ...] = (
     {"volume": ["/hosttmp/"]}, {"volume": ["fil"]}, {"volume": ["/x"]}, {"volume": ["/y"]}, {"volume": [""]},
     {"network": ["fil-n"]}, {"network": ["@network"]}, {"network": ["fil"]}, {"network": ["none"]},
     {"network": ["bridge"]}, {"network": ["nosuch"]}, {"network": []},
-    {"publish": ["38080"]}, {"publish": ["38080/udp"]}, {"publish": ["38081/udp"]}, {"publish": ["38000-39000"]},
-    {"publish": ["38000-39000/udp"]}, {"publish": ["80"]}, {"publish": ["x"]}, {"publish": ["80/xyz"]},
+    {"publish": ["18080"]}, {"publish": ["18080/udp"]}, {"publish": ["18081/udp"]}, {"publish": ["18000-19000"]},
+    {"publish": ["18000-19000/udp"]}, {"publish": ["80"]}, {"publish": ["x"]}, {"publish": ["80/xyz"]},
     {"publish": ["90-80"]}, {"publish": ["99999"]}, {"publish": [""]}, {"publish": ["-80"]}, {"publish": ["/tcp"]},
     {"publish": ["1-2-3"]}, {"publish": ["80/tcp/x"]},
     {"expose": ["90"]}, {"expose": ["80/tcp"]}, {"expose": ["7001"]}, {"expose": ["6000-8000"]}, {"expose": ["y-z"]},
@@ -94,11 +94,13 @@ def ask(path: str, target: str) -> tuple[int, object]:
     return answer.status, body
 
 
-def answers(path: str, docker: Callable[[str], object]) -> dict[str, object]:
-    """Makes the containers, asks everything, removes them: names, or status and message, by request."""
+def answers(path: str, docker: Callable[[str], int]) -> dict[str, object]:
+    """Makes the containers, asks everything, removes them: names, or status and message, by request.
+
+    `docker` runs one command line and returns its exit code.
+    """
     try:
-        for line in MAKE:
-            docker(line)
+        assert {line: docker(line) for line in MAKE} == {line: 3 if "exit 3" in line else 0 for line in MAKE}
         found = {f"@{name}": ask(path, f"/v1.45/containers/fil-{name}/json")[1] for name in "abcde"}
         found["@image"] = ask(path, "/v1.45/images/busybox/json")[1]
         found["@network"] = ask(path, "/v1.45/networks/fil-n")[1]
@@ -121,8 +123,8 @@ def _answer(path: str, query: str, text: str, ids: dict[str, str]) -> object:
 def _record(path: str) -> None:
     environment = {**os.environ, "DOCKER_HOST": f"unix://{path}"}
 
-    def docker(line: str) -> None:
-        subprocess.run(["docker", *shlex.split(line)], env=environment, capture_output=True, check=False)
+    def docker(line: str) -> int:
+        return subprocess.run(["docker", *shlex.split(line)], env=environment, check=False).returncode
 
     RECORDED.write_text(json.dumps(answers(path, docker), indent=1) + "\n")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.ports import free_port
 from tests.root.engine.conftest import FLAGS
 
 # systemd starts the process itself, so that it can name it beforehand; a script has to do that from within.
@@ -77,9 +78,7 @@ def test_a_socket_handed_over_by_systemd(base: Path) -> None:
 
 
 def test_tcp_where_it_is_asked_for(base: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     flags = ("-H", f"tcp://127.0.0.1:{port}", "-H", f"unix://{base}/e.sock", "--insecure")
     with running([sys.executable, "-m", "hafen.daemon.main", *roots(base, *flags)]):
         assert ping(http.client.HTTPConnection("127.0.0.1", port)) == b"OK"

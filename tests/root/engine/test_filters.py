@@ -8,7 +8,7 @@ from tests.root.engine.filterscenarios import RECORDED, answers
 
 
 def test_filters_are_dockers(engine: EngineProcess) -> None:
-    found = answers(str(engine.socket), lambda line: engine.docker(*shlex.split(line), check=False))
+    found = answers(str(engine.socket), lambda line: engine.docker(*shlex.split(line), check=False).code)
     peer = json.loads(RECORDED.read_text())
     assert {request: answer for request, answer in found.items() if answer != peer[request]} == {}
     assert found.keys() == peer.keys()

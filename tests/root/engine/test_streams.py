@@ -17,14 +17,10 @@ import pytest
 from websocket import ABNF
 
 from tests.harness.engine import EngineProcess
+from tests.harness.ports import free_port
 from tests.root.engine.conftest import FLAGS
 
 CLIENTS = 500
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

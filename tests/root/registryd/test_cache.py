@@ -19,6 +19,7 @@ import pytest
 
 from hafen.errors import InvalidArgument
 from hafen.registryd.proxies import parse
+from tests.harness.ports import free_port
 from tests.harness.registry import Answer, Client, RegistryProcess, image, index, sha256
 from tests.harness.upstream import Exchange, Proxy
 
@@ -476,9 +477,7 @@ def test_what_is_here_elsewhere_is_not_fetched_and_not_given_to_others(
 def test_a_mirror_and_containerds_namespace(line: Line, there: Client, tmp_path: Path) -> None:
     manifest = there.push("library/debian", "12", b"debian")
     (tmp_path / "rules").write_text("* far/library/* pull")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     flags = (*option(line, f",mirror=127.0.0.1:{port}"), "--rules", str(tmp_path / "rules"))
     with RegistryProcess(tmp_path / "c", *flags) as process, closing(process.client()) as plain:
         with closing(Client(port)) as mirror:

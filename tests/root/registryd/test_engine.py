@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -18,17 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness.engine import EngineProcess
+from tests.harness.ports import free_port
 from tests.harness.registry import Client, image, sha256
 from tests.harness.upstream import Registry, layer, publish
 from tests.root.registryd.test_faults import GONE, every_tag, whole
 
 MEGABYTE = 1 << 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Served:

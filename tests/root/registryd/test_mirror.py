@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import random
-import socket
 import subprocess
 import tempfile
 import threading
@@ -17,17 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness.engine import EngineProcess
+from tests.harness.ports import free_port
 from tests.harness.registry import Client, RegistryProcess, sha256
 from tests.harness.upstream import Exchange, Proxy, Registry, layer, publish
 from tests.root.registryd.test_faults import GONE
 
 RULES = "* docker.io/* pull\nanna * pull,push\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
