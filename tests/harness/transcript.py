@@ -61,12 +61,12 @@ _PLACEHOLDERS = [
     (re.compile("runc create failed: "), ""),  # the name of the runtime, where it says what it refused
     (re.compile(r"/[^\s'\":,]*/volumes(?=/[\w.$-]+/_data)"), "<volumes>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
-    (re.compile(r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{12}\b"), "<short>"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "<short>"),  # also the rare one of digits alone
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+-]\d{4} UTC|Z|[+-]\d\d:\d\d)"), "<time>"),
     (re.compile(r"\b(Less than a second|About a minute|\d+ (seconds?|minutes?))\b"), "<age>"),
     (re.compile(r"\b172\.\d+\.\d+\.\d+\b"), "<ip>"),
     (re.compile(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b"), "<mac>"),
-    (re.compile(r"(?<=:)(3[2-9]|[45]\d)\d{3}\b"), "<port>"),
+    (re.compile(r"(?<=:)(3[2-9]|[45]\d|60)\d{3}\b"), "<port>"),
 ]
 
 

@@ -1,4 +1,7 @@
-"""Remove and prune images: what is untagged, what is deleted, and what forbids it (moby `image_delete.go`)."""
+"""Remove and prune images: what is untagged, what is deleted, and what forbids it (moby `image_delete.go`).
+
+Each removal is one transaction: an engine that dies in it leaves the image as it was, or nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ Records = list[DeleteResponseItem]
 
 
 def remove(store: ImageStore, users: Users, ref: str, *, force: bool, prune: bool) -> Records:
-    """Untag, and delete what then has no name. Conflict where something forbids it; see `_check_unused`."""
+    """Untag, and delete what then has no name. Conflict where something forbids it; see `_check_unused`. In a
+    transaction."""
     try:
         image = store.find(ref)
     except Corrupt:
@@ -78,10 +82,8 @@ def _refuse_builtin(store: ImageStore, image: Image, name: str | None) -> None:
 
 
 def _untag(store: ImageStore, image: Image, names: Sequence[Reference], records: Records) -> None:
-    with store.database.transaction():
-        for name in names:
-            store.remove_reference(name)
     for name in names:
+        store.remove_reference(name)
         store.publish("untag", image.id, image.id, image)
         records.append(DeleteResponseItem(untagged=name.familiar))
 
@@ -118,8 +120,7 @@ def _delete(
     _untag(store, image, _names(store, image), records)
     chain = [layer.chain_id for layer in store.chain(image.snapshot)]
     parts = imageplatforms.others(store, image.id)
-    with store.database.transaction():
-        store.remove_image(image.id)
+    store.remove_image(image.id)
     store.tell("delete", image.id, {"name": image.id})
     records.append(DeleteResponseItem(deleted=image.id))
     gone = set(store.sweep())
@@ -139,7 +140,7 @@ def _named(store: ImageStore, image: Image) -> bool:
 def remove_platforms(
     store: ImageStore, users: Users, ref: str, platforms: Sequence[Platform], *, force: bool
 ) -> Records:
-    """Delete these platforms of a name; the name goes on standing for one that is left, if any is."""
+    """Delete these platforms of a name; the name goes on standing for one that is left, if any is. In a transaction."""
     chosen = [imageplatforms.choose(store, ref, platform) for platform in platforms]
     records: Records = []
     for image in chosen:
@@ -149,8 +150,7 @@ def remove_platforms(
         _check_unused(store, users, image, force, referenced=False)
         if not left:
             return [*records, *remove(store, users, ref, force=force, prune=True)]
-        with store.database.transaction():
-            store.move_names(image.id, left[0].id)
+        store.move_names(image.id, left[0].id)
         _delete(store, users, image, records, force=force, prune=False, quiet=False)
     return records
 
@@ -169,7 +169,8 @@ def prune(store: ImageStore, users: Users, filters: Filters) -> ImagePruneRespon
         if (limit is not None and image.created_at >= limit) or store.get(image.id) is None:
             continue
         if filters.matches_labels(labels) and not filters.excludes_labels(labels):
-            _delete(store, users, image, records, force=True, prune=True, quiet=True)
+            with store.database.transaction():
+                _delete(store, users, image, records, force=True, prune=True, quiet=True)
     reclaimed = max(0, before - imageusage.measure(store).total)
     store.tell("prune", "", {"reclaimed": str(reclaimed)})
     return ImagePruneResponse(images_deleted=records or None, space_reclaimed=reclaimed)

@@ -144,10 +144,14 @@ class Images:
     async def remove(
         self, ref: str, force: bool = False, noprune: bool = False, platforms: Sequence[Platform] = ()
     ) -> Removed:
-        """Untag, and delete what then has no name; with `platforms`, these of it alone. Conflict where it is in use."""
-        if platforms:
-            return imageremove.remove_platforms(self.store, self._users, ref, platforms, force=force)
-        return imageremove.remove(self.store, self._users, ref, force=force, prune=not noprune)
+        """Untag, and delete what then has no name; with `platforms`, these of it alone. Conflict where it is in use.
+
+        All of it happens or nothing.
+        """
+        with self.store.database.transaction():
+            if platforms:
+                return imageremove.remove_platforms(self.store, self._users, ref, platforms, force=force)
+            return imageremove.remove(self.store, self._users, ref, force=force, prune=not noprune)
 
     async def prune(self, filters: Filters = NO_FILTERS) -> wire.ImagePruneResponse:
         """Delete unused images: untagged ones, or all with `dangling=false`."""

@@ -152,8 +152,8 @@ class ImageStore:
         self.tell(action, identity, {**labels, "name": name})
 
     def tell(self, action: str, actor: str, attributes: Mapping[str, str]) -> None:
-        """Publish an event of the kind `image`."""
-        self._publish("image", action, actor, attributes)
+        """Publish an event of the kind `image`, once nothing can undo what it tells of."""
+        self.database.when_done(lambda: self._publish("image", action, actor, attributes))
 
     # -- look-ups
 

@@ -81,7 +81,10 @@ def _closure(chains: Iterable[str], parents: dict[str, str | None]) -> set[str]:
 def sweep(
     database: Database, snapshots: Snapshotter, content: ContentStore, leases: Leases, keepers: Sequence[Keeper] = ()
 ) -> list[str]:
-    """Remove every layer and blob that nothing needs; the removed layers' chain ids, top-most first. Loop thread."""
+    """Remove every layer and blob that nothing needs; the removed layers' chain ids, top-most first. Loop thread.
+
+    Inside of a transaction this is a part of it, and files go once it is done.
+    """
     layers = database.query("SELECT chain_id, parent, recipe, blob FROM layers")
     parents = {str(chain): None if parent is None else str(parent) for chain, parent, _, _ in layers}
     roots = [str(row[0]) for row in database.query("SELECT chain_id FROM images WHERE chain_id IS NOT NULL")]
@@ -100,14 +103,8 @@ def sweep(
             for chain in doomed:
                 if chain in known:
                     snapshots.remove(chain)
-        _sweep_blobs(database, content, leases, keepers)
+    database.when_done(lambda: sweep_blobs(database, content, leases, keepers))
     return doomed
-
-
-def sweep_blobs(database: Database, content: ContentStore, leases: Leases, keepers: Sequence[Keeper] = ()) -> int:
-    """Remove every blob that nothing needs, and no layer: how many went away. Loop thread."""
-    with leases.lock:
-        return _sweep_blobs(database, content, leases, keepers)
 
 
 def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[str]:
@@ -122,8 +119,14 @@ def _children_first(chains: list[str], parents: dict[str, str | None]) -> list[s
     return sorted(chains, key=depth, reverse=True)
 
 
+def sweep_blobs(database: Database, content: ContentStore, leases: Leases, keepers: Sequence[Keeper] = ()) -> int:
+    """Remove every blob that nothing needs, and no layer: how many went away. Loop thread; in no transaction."""
+    with leases.lock:
+        return _sweep_blobs(database, content, leases, keepers)
+
+
 def _sweep_blobs(database: Database, content: ContentStore, leases: Leases, keepers: Sequence[Keeper]) -> int:
-    """How many went away. The leases' lock is held; what they alone keep is noted as withheld."""
+    """As above. The leases' lock is held; what they alone keep is noted as withheld."""
     held = set(leases.held)
     content.expire(held)
     used = {digest for needed in keepers for digest in needed()}

@@ -194,8 +194,8 @@ class Database:
         self.path = os.fspath(path)
         # 0600 from the start: container records hold environment variables, and those hold passwords.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._undo: list[Callable[[], None]] = []
-        self._done: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], object]] = []
+        self._done: list[Callable[[], object]] = []
         self._connection = sqlite3.connect(self.path, timeout=0.3, isolation_level=None, cached_statements=512)
         try:
             self._open(migrations)
@@ -269,13 +269,13 @@ class Database:
         """Whether a transaction is open just now."""
         return self._connection.in_transaction
 
-    def if_undone(self, action: Callable[[], None]) -> None:
+    def if_undone(self, action: Callable[[], object]) -> None:
         """Call `action` when the transaction that is open now (or the part of it) is undone: for what mirrors rows in
         memory. Outside of a transaction nothing can be undone any more."""
         if self.in_transaction():
             self._undo.append(action)
 
-    def when_done(self, action: Callable[[], None]) -> None:
+    def when_done(self, action: Callable[[], object]) -> None:
         """Call `action` once nothing can undo what was done so far: after the outermost commit; now, outside of one."""
         if self.in_transaction():
             self._done.append(action)

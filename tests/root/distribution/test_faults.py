@@ -188,7 +188,7 @@ def test_an_engine_killed_at_random_points(engine: EngineProcess, registry: Regi
         assert engine.fsck() == [], command
         extra = images(engine) - bare[0]
         for name in extra:
-            assert ":" in name or verb == work.remove, "half an image is shown"
+            assert ":" in name, "half an image is shown"
             assert engine.docker("run", "--rm", name, "cat", "d0/1", "d2/149").code == 0
         if verb == work.push:
             engine.docker("push", "-q", command[-1])
