@@ -262,6 +262,7 @@ def _names_among_aliases(item: Json) -> None:
 CHANGES: Final[tuple[Change, ...]] = (
     Change((1, 52), system.DiskUsage, _old_disk_usage),
     Change((1, 52), system.DiskUsage, _absent("ImageUsage", "ContainerUsage", "VolumeUsage", "BuildCacheUsage")),
+    Change((1, 52), system.DiskUsage, _absent("RegistryUsage")),
     Change((1, 52), event.Event, _old_event),
     Change((1, 52), container.ContainerInspect, _old_network_settings),
     Change((1, 52), container.ContainerInspect, _inside("Config", _defaults({"OnBuild": None}))),

@@ -15,10 +15,12 @@ from hafen.engine.imagestore import ImageStore
 
 @dataclass(frozen=True, slots=True)
 class DiskUsage:
-    """Bytes of each part, and the parts of each image by its id."""
+    """Bytes of each part, and the parts of each image by its id; `others` are the blobs that no image has, but a
+    registry over the same store."""
 
     sizes: dict[str, int]
     parts: dict[str, frozenset[str]]
+    others: dict[str, int]
 
     @property
     def total(self) -> int:
@@ -33,7 +35,7 @@ class DiskUsage:
         """With several images counted as one, under the id that stands for them."""
         nothing = frozenset[str]()
         parts = {head: nothing.union(*(self.parts.get(one, nothing) for one in ids)) for head, ids in groups.items()}
-        return DiskUsage(self.sizes, parts)
+        return DiskUsage(self.sizes, parts, self.others)
 
     def shared(self) -> dict[str, int]:
         """By image, what it has in common with others."""
@@ -69,6 +71,5 @@ def measure(store: ImageStore) -> DiskUsage:
     ):
         found[str(image)].add(str(digest))
     ours = frozenset[str]().union(*found.values())
-    theirs = store.kept_elsewhere() - ours  # a registry's, over the same store
-    sizes = {part: size for part, size in sizes.items() if part not in theirs}
-    return DiskUsage(sizes, {image: frozenset(parts) for image, parts in found.items()})
+    theirs = {part: sizes.pop(part) for part in store.kept_elsewhere() - ours if part in sizes}
+    return DiskUsage(sizes, {image: frozenset(parts) for image, parts in found.items()}, theirs)

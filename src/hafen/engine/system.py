@@ -150,7 +150,7 @@ class System:
         if "container" in wanted:
             usage = _with(usage, container_usage=await self._containers())
         if "image" in wanted:
-            usage = _with(usage, image_usage=await self._images())
+            usage = await self._images(usage)
         if "volume" in wanted:
             volumes = list(await self.volumes.usage())
             free = [one for one in volumes if one.usage_data and not one.usage_data.ref_count]
@@ -179,7 +179,7 @@ class System:
             total_size=sum(one.size_rw for one in items),
         )
 
-    async def _images(self) -> wire.ImageUsage:
+    async def _images(self, usage: wire.DiskUsage) -> wire.DiskUsage:
         used = Counter(container.record.image_id for container in self.containers)
         store = self.images.store
         listed = await self.images.list()
@@ -199,13 +199,15 @@ class System:
             )
             for one in listed
         ]
-        return wire.ImageUsage(
+        images = wire.ImageUsage(
             active_count=sum(one.containers > 0 for one in items),
             items=items,
             reclaimable=disk.total - sum(one.size - one.shared_size for one in items if one.containers),
             total_count=len(items),
             total_size=disk.total,
         )
+        others = wire.RegistryUsage(total_count=len(disk.others), total_size=sum(disk.others.values()))
+        return _with(usage, image_usage=images, registry_usage=others if disk.others else None)
 
 
 def _with(usage: wire.DiskUsage, **parts: object) -> wire.DiskUsage:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.harness.api import call
 from tests.harness.engine import EngineProcess
 from tests.harness.ports import free_port
 from tests.harness.registry import Client, image, sha256
@@ -176,6 +178,11 @@ def test_fsck_and_df_know_whose_a_blob_is(served: Served) -> None:
         push_image(client, "app", "v1", [noise(10)])
     assert engine.fsck() == []
     assert taken(engine) == before  # no image of the engine's takes that
+    usage: Any = call(engine, "GET", "/system/df", version="v1.52")[1]
+    files = [path.stat().st_size for path in (engine.data / "content/blobs").glob("*/*")]
+    assert usage["RegistryUsage"]["TotalCount"] == len(files) - len(served.own)
+    assert usage["RegistryUsage"]["TotalSize"] + usage["LayersSize"] == sum(files)
+    assert engine.hafen("system", "df").stdout.splitlines()[-1].split()[:4] == ["Registry", "Blobs", "3", "3"]
     large = next(digest for digest in served.blobs() if _path(served, digest).stat().st_size > MEGABYTE)
     with open(_path(served, large), "r+b") as file:
         file.write(b"damage")

@@ -24,7 +24,7 @@ def _df(call: Call) -> int:
     if call.flags.on("verbose"):
         _verbose(usage)
         return 0
-    rows = [_images(usage), _containers(usage), _volumes(usage), _cache(usage)]
+    rows = [_images(usage), _containers(usage), _volumes(usage), _cache(usage), *_registry(usage)]
     show(rows, _HEADERS, list(_HEADERS), form)
     return 0
 
@@ -70,6 +70,14 @@ def _cache(usage: Document) -> Row:
     return _row("Build Cache", len(items), sum(item["InUse"] for item in items), size, free, share=False)
 
 
+def _registry(usage: Document) -> list[Row]:
+    """Blobs that only the registry inside of the engine has, where it has any; its own rules say what goes."""
+    blobs = usage.get("RegistryUsage")
+    if not blobs:
+        return []
+    return [_row("Registry Blobs", blobs["TotalCount"], blobs["TotalCount"], blobs["TotalSize"], 0)]
+
+
 def _verbose(usage: Document) -> None:
     out("Images space usage:\n")
     headers = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS")
@@ -83,6 +91,8 @@ def _verbose(usage: Document) -> None:
         for item in usage.get("Volumes") or []
     ))  # fmt: skip
     out(f"\nBuild cache usage: {_cache(usage)['Size']}\n")
+    for row in _registry(usage):
+        out(f"Registry blobs usage: {row['Size']}\n")
 
 
 def _print(headers: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -201,6 +201,13 @@ class BuildCacheUsage(Wire, frozen=True):
     total_size: int = 0
 
 
+class RegistryUsage(Wire, frozen=True):
+    """Not Docker's: blobs that only the registry inside of the engine has; what images have too counts as theirs."""
+
+    total_count: int = 0
+    total_size: int = 0
+
+
 class DiskUsage(Wire, frozen=True):
     """GET /system/df. None: that type was not asked for. Always with `items`; the face drops them unless asked."""
 
@@ -208,6 +215,7 @@ class DiskUsage(Wire, frozen=True):
     container_usage: ContainerUsage | None = None
     volume_usage: VolumeUsageSummary | None = None
     build_cache_usage: BuildCacheUsage | None = None
+    registry_usage: RegistryUsage | None = None
 
 
 class AuthConfig(Wire, frozen=True, rename="lower"):
