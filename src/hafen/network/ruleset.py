@@ -3,8 +3,10 @@
 Nothing in it is per container but map elements, so its cost does not grow. We never touch another table: a packet that
 another table drops stays dropped, and an `accept` of ours ends only our own chain (nft(8), "verdicts").
 
-    raw           what a container sends to 127.0.0.0/8 is dropped: `route_localnet` lets published ports answer on the
-                  host's loopback, and would let containers reach the host's own loopback services (CVE-2020-8558)
+    raw           what comes from a wire and is sent to 127.0.0.0/8 is dropped. `route_localnet` lets published ports
+                  answer on the host's loopback, and would let containers reach the host's own loopback services
+                  (CVE-2020-8558); and a port published there is redirected before the kernel finds such a packet from
+                  a neighbour amiss (moby#45610)
     publish       published ports, for packets to any address of the host's own: from outside, from containers, from
                   the host itself. First those published on one address, then those published on all
     relaying      (where the host's firewall is respected) see `network.transparent`
@@ -56,7 +58,7 @@ table inet {table} {{
   map leaving6 {{ type ipv6_addr : verdict; flags interval; }}
   chain raw {{
     type filter hook prerouting priority raw; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
   }}
   chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published

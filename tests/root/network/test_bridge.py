@@ -47,7 +47,7 @@ def plugged(driver: BridgeDriver, world: World, network: Network, ip: str, *publ
 
 
 def ping(source: Netns, address: str) -> bool:
-    return source.run("ping", "-c1", "-W1", address).returncode == 0
+    return source.run("ping", "-c1", "-W10", address).returncode == 0
 
 
 def peer_of(server: socket.socket) -> str:
@@ -113,6 +113,17 @@ def test_port_published_on_one_address(world: World, driver: BridgeDriver) -> No
     world.host.connect("127.0.0.1", 8080).close()
     peer_of(server)
     assert not world.neighbour.reaches("192.0.2.2", 8080)
+
+
+def test_port_of_the_loopback_is_not_the_neighbours(world: World, driver: BridgeDriver) -> None:
+    """Who is on the same wire may send to the host's hardware address what has any address (moby#45610)."""
+    one, _ = plugged(driver, world, BRIDGE, "172.17.0.2", "127.0.0.1:5353:53/udp")
+    server = one.udp(53)
+    for route in ("del local 127.0.0.0/8 dev lo", "del local 127.0.0.1 dev lo", "add 127.0.0.1 via 192.0.2.2"):
+        assert world.neighbour.run("ip", "route", *route.split(), "table", "local").returncode == 0
+    for source, words in ((world.neighbour, b"from the wire"), (world.host, b"from the host")):
+        source.udp().sendto(words, ("127.0.0.1", 5353))
+    assert server.recv(100) == b"from the host"
 
 
 def test_what_must_not_be_reached_is_not(world: World, driver: BridgeDriver) -> None:
