@@ -9,7 +9,9 @@ container, for as long as they use it. The container sees the host's address as 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import queue
 import selectors
@@ -19,7 +21,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
 
 _TRANSPARENT = (socket.IPPROTO_IP, 19)  # IP_TRANSPARENT, linux/in.h
 _TRANSPARENT6 = (socket.IPPROTO_IPV6, 75)  # IPV6_TRANSPARENT, linux/in6.h
@@ -41,6 +46,8 @@ UDP_PATIENCE = 90.0  # seconds without a datagram after which a client is forgot
 MAX_UDP_CLIENTS = 4096
 _PIPE_SIZE = 1 << 18  # bytes under way in each direction
 _ROUNDS = 8  # of one connection before others have their turn
+_REST = 1.0  # seconds until a listener tries again that had no descriptors for its clients
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2): of what there may be more later
 _IN_PKTINFO = struct.Struct("=i4s4s")  # ip(7)
 _IN6_PKTINFO = struct.Struct("=16sI")  # ipv6(7)
 _IP_PKTINFO = 8  # linux/in.h
@@ -74,8 +81,10 @@ class Relay:
         done: Future[None] = Future()
 
         def close() -> None:
-            thread.drop(bound)
-            done.set_result(None)
+            try:
+                thread.drop(bound)
+            finally:
+                done.set_result(None)
 
         thread.call(close)
         done.result()
@@ -97,6 +106,8 @@ class _Thread:
         self._awake, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._awake, selectors.EVENT_READ)
         self._servers: dict[socket.socket, _Listener | _Datagrams] = {}
+        self._resting: set[_Listener] = set()
+        self._rested = 0.0  # when they may go on, by the monotonic clock
         self._open = True
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
@@ -117,7 +128,14 @@ class _Thread:
     def drop(self, bound: socket.socket) -> None:
         server = self._servers.pop(bound, None)
         if server is not None:
+            self._resting -= {server}
             server.close()
+
+    def rest(self, listener: _Listener) -> None:
+        """Its clients wait: who asked again at once would be told the same."""
+        self.watch(listener.socket, 0, listener.ready)
+        self._resting.add(listener)
+        self._rested = time.monotonic() + _REST
 
     def watch(self, sock: socket.socket, events: int, what: Callable[[], None]) -> None:
         """Call `what` while one of these events holds; 0 for nothing any more."""
@@ -136,18 +154,35 @@ class _Thread:
 
     def _run(self) -> None:
         while self._open:
-            for key, _ in self._selector.select(UDP_PATIENCE / 3):
-                if key.fd != self._awake and key.fd in self._selector.get_map():
-                    key.data()
+            for key, _ in self._selector.select(_REST if self._resting else UDP_PATIENCE / 3):
+                # Not those that were closed earlier in this round, whose descriptor another may have by now.
+                if key.fd != self._awake and self._selector.get_map().get(key.fd) is key:
+                    self._perform(key.data, key)
             with contextlib.suppress(BlockingIOError):
                 os.read(self._awake, 4096)
             while not self._calls.empty():
-                self._calls.get()()
+                self._perform(self._calls.get())
             for server in self._servers.values():
                 server.tidy()
+            if self._resting and time.monotonic() >= self._rested:
+                self._perform(self._wake_up)
         self._selector.close()
         os.close(self._awake)
         os.close(self._wake)
+
+    def _perform(self, what: Callable[[], None], key: selectors.SelectorKey | None = None) -> None:
+        """What fails is reported and not called again; the other ports go on."""
+        try:
+            what()
+        except Exception:
+            log.exception("a relayed port or one of its connections does not go on")
+            if key is not None and self._selector.get_map().get(key.fd) is key:
+                self._selector.unregister(key.fileobj)
+
+    def _wake_up(self) -> None:
+        while self._resting:
+            listener = self._resting.pop()
+            self.watch(listener.socket, selectors.EVENT_READ, listener.ready)
 
 
 class _Listener:
@@ -163,8 +198,10 @@ class _Listener:
     def ready(self) -> None:
         try:
             client, (source, *_) = self.socket.accept()
-        except OSError:
-            return  # it has gone again, or there are no descriptors left for it
+        except OSError as error:
+            if error.errno in _SCARCE:
+                self._thread.rest(self)
+            return  # or it has gone again
         try:
             self.connections.add(_Connection(self._thread, self, client, source, self._target))
         except OSError:
@@ -189,15 +226,18 @@ class _Connection:
         self._client = client
         self._server = _toward(target, socket.SOCK_STREAM, source)
         self._connecting = True
-        client.setblocking(False)
-        for end in (client, self._server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self._ways = (_Way(client, self._server), _Way(self._server, client))
-        except OSError:
-            self._server.close()
-            raise
-        thread.watch(self._server, selectors.EVENT_WRITE, self._ready)
+        with ExitStack() as undo:
+            undo.callback(self._server.close)
+            client.setblocking(False)
+            for end in (client, self._server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            there = _Way(client, self._server)
+            undo.callback(there.close)
+            back = _Way(self._server, client)
+            undo.callback(back.close)
+            self._ways = (there, back)
+            thread.watch(self._server, selectors.EVENT_WRITE, self._ready)
+            undo.pop_all()
 
     def _ready(self) -> None:
         if self._connecting:
