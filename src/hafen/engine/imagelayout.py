@@ -54,7 +54,7 @@ class Contents:
             target = self.links.get(name)
             if target is None:
                 return name
-            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+            name = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), target)).lstrip("/")
         raise Corrupt(f"image archive: {name!r} is a loop of symbolic links")
 
     def document(self, name: str) -> bytes:

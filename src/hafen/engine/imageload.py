@@ -135,7 +135,7 @@ class _Pass:
             name = normalise(entry.name, "image archive member")
             if entry.type in (tarformat.SYMLINK, tarformat.LINK):
                 hard = entry.type == tarformat.LINK  # its target is named from the archive's root
-                self._contents.links[name] = "../" * (name.count("/") if hard else 0) + entry.linkname
+                self._contents.links[name] = f"/{entry.linkname}" if hard else entry.linkname
             elif entry.type == tarformat.FILE:
                 if entry.segments is not None:
                     raise Corrupt(f"image archive member {entry.name!r} is sparse")

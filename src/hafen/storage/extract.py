@@ -1,9 +1,10 @@
 """Create the members of an archive below a directory, and nowhere else.
 
 Every path is walked component by component from the root's descriptor with O_NOFOLLOW, so neither a name nor a link
-made by an earlier member can lead out, whatever another process does meanwhile. An archive with an absolute name, a
-`..`, a member below a symbolic link, a hard link to what is not there, or a device where devices are not allowed is
-refused whole: the caller throws the directory away. (CVE-2019-14271 and CVE-2018-15664 are what this prevents.)
+made by an earlier member can lead out, whatever another process does meanwhile. An absolute name, also a hard link's
+target, counts from the root, as every other engine reads it: kaniko writes them so. An archive with a `..`, a member
+below a symbolic link, a hard link to what is not there, or a device where devices are not allowed is refused whole: the
+caller throws the directory away. (CVE-2019-14271 and CVE-2018-15664 are what this prevents.)
 """
 
 import errno
@@ -65,9 +66,10 @@ def _umask() -> int:
 
 
 def normalise(name: str, what: str = "archive member") -> str:
-    """The name relative to the root, "" for the root itself; Corrupt where it would lead out of it."""
+    """The name relative to the root, whether it begins there or not, "" for the root itself; Corrupt where it has a
+    `..` in it."""
     if name.startswith("/"):
-        raise Corrupt(f"{what} {name!r} has an absolute name")
+        name = name.lstrip("/")
     if "//" not in name and "./" not in name and not name.endswith((".", "/")):
         return name
     parts = [part for part in name.split("/") if part not in ("", ".")]

@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import io
 import os
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -89,6 +91,32 @@ def test_platforms(engine: EngineProcess, registry: Registry, kind: str) -> None
     everything = engine.docker("pull", "-a", f"{registry.host}/multi").stdout
     assert {f"{tag}: Pulling from multi" for tag in ("all", "amd64", "arm64")} <= set(everything.splitlines())
     engine.docker("rmi", name, *(f"{registry.host}/multi:{tag}" for tag in ("amd64", "arm64")))
+
+
+def absolute(data: bytes) -> bytes:
+    """A layer's tar with names as kaniko writes them: from `/` on, the targets of hard links too."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as source, tarfile.open(fileobj=out, mode="w") as made:
+        for entry in source:
+            content = source.extractfile(entry) if entry.isreg() else None
+            entry.name = "/" + entry.name.removeprefix(".").removeprefix("/")
+            entry.linkname = f"/{entry.linkname.removeprefix('./')}" if entry.islnk() else entry.linkname
+            made.addfile(entry, content)
+    return out.getvalue()
+
+
+def test_an_image_as_kaniko_builds_it(engine: EngineProcess, registry: Registry) -> None:
+    first, second = absolute(busybox_tar()), absolute(layer({"note": b"here", "bin/.wh.ls": b""}))
+    publish(registry, "kaniko", "latest", [first, second])
+    name = f"{registry.host}/kaniko"
+    engine.docker("pull", name)
+    assert engine.docker("run", "--rm", name, "sh", "-c", "cat /note; test -e /bin/ls || echo ' gone'").stdout == (
+        "here gone\n"
+    )
+    assert engine.fsck() == []
+    engine.docker("tag", name, f"{registry.host}/kaniko-again")
+    engine.docker("push", f"{registry.host}/kaniko-again")
+    engine.docker("rmi", name, f"{registry.host}/kaniko-again")
 
 
 def test_run_pulls(engine: EngineProcess, registry: Registry) -> None:

@@ -47,7 +47,7 @@ LINK_OUT = (Entry("link", tarformat.SYMLINK, linkname="../directory"), b"")
 FILE = (Entry("file", size=1), b"x")
 
 HOSTILE = {
-    "absolute name": ([(Entry("/etc/evil", size=1), b"x")], "absolute name"),
+    "absolute dot dot": ([(Entry("/../evil", size=1), b"x")], "leads out"),
     "dot dot": ([(Entry("../evil", size=1), b"x")], "leads out"),
     "dot dot inside": ([(Entry("a/../../evil", size=1), b"x")], "leads out"),
     "dot dot at the end": ([(Entry("a/..", tarformat.DIRECTORY), b"")], "leads out"),
@@ -58,7 +58,7 @@ HOSTILE = {
     ),
     "below a file": ([FILE, (Entry("file/evil", size=1), b"x")], "not a directory"),
     "hard link out": ([(Entry("evil", tarformat.LINK, linkname="../secret"), b"")], "leads out"),
-    "hard link absolute": ([(Entry("evil", tarformat.LINK, linkname="/etc/passwd"), b"")], "absolute name"),
+    "hard link to this machine's file": ([(Entry("evil", tarformat.LINK, linkname="/etc/passwd"), b"")], "not there"),
     "hard link through a symbolic link": (
         [LINK_OUT, (Entry("evil", tarformat.LINK, linkname="link/../../secret"), b"")], "leads out",
     ),
@@ -85,6 +85,28 @@ def test_hostile_archives_are_refused(name: str, whiteouts: bool, root: Path) ->
     members, message = HOSTILE[name]
     with pytest.raises(Corrupt, match=message):
         extract(tar(*members), root, Policy(whiteouts=whiteouts))
+
+
+def test_absolute_names_begin_at_the_root_of_what_is_made(root: Path, tmp_path: Path) -> None:
+    """kaniko writes its layers so, the root as `/`, and the targets of hard links too."""
+    name = f"{tmp_path}/outer/absolute"
+    data = tar(
+        (Entry("/", tarformat.DIRECTORY, 0o711), b""),
+        (Entry(name, size=1), b"x"),
+        (Entry("//twice", tarformat.LINK, linkname=name), b""),
+        (Entry("/relative", tarformat.LINK, linkname=name[1:]), b""),
+        (Entry("/link", tarformat.SYMLINK, linkname="/twice"), b""),
+    )
+    extract(data, root)
+    assert {path.name for path in root.iterdir()} == {name.split("/")[1], "twice", "relative", "link"}
+    assert (root / "twice").stat().st_ino == (root / "relative").stat().st_ino == (root / name[1:]).stat().st_ino
+    assert os.readlink(root / "link") == "/twice"
+    assert stat.S_IMODE(root.stat().st_mode) == 0o711
+
+
+def test_absolute_whiteouts_hide_what_is_below(root: Path) -> None:
+    extract(tar((Entry("/.wh.gone"), b"")), root, Policy(whiteouts=True))
+    assert stat.S_ISCHR((root / "gone").lstat().st_mode)
 
 
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "a/.wh.."])
