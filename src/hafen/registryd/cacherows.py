@@ -72,7 +72,7 @@ class CacheRows:
                 ),
             )  # fmt: skip
             for need in manifest.needs:
-                if not need.is_manifest:
+                if need.required:  # the other registry may not have the others
                     self._database.execute(
                         "INSERT INTO expected VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                         (repository, digest, need.digest, need.size),

@@ -54,7 +54,8 @@ class _Document(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that the manifest refers to; size in bytes. What is `required` has to be in its repository first."""
+    """Something that the manifest refers to; size in bytes. What is `required` has to be in its repository first; what
+    is not stays there all the same, where it is."""
 
     digest: Digest
     size: int
@@ -106,9 +107,8 @@ def _image_needs(document: _Document) -> Iterator[Need]:
     if document.config is not None:
         yield Need(_digest(document.config), document.config.size, is_manifest=False, required=True)
     for layer in document.layers or ():
-        digest = _digest(layer)
-        if not layer.urls and not (layer.media_type or "").startswith(_ELSEWHERE):
-            yield Need(digest, layer.size, is_manifest=False, required=True)
+        elsewhere = bool(layer.urls) or (layer.media_type or "").startswith(_ELSEWHERE)
+        yield Need(_digest(layer), layer.size, is_manifest=False, required=not elsewhere)
 
 
 def _index_needs(document: _Document) -> Iterator[Need]:

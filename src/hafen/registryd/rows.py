@@ -1,8 +1,8 @@
 """Rows: what each repository has. Loop thread only; each method that changes something is one durable transaction.
 
 A blob of a repository is a *link*: the bytes are in the content store once, whatever repositories link to them. What a
-manifest *needs* is linked (or a manifest there) when the manifest comes, but for members of an index, and nothing but a
-client's own deletion takes it away.
+manifest *needs* is linked (or a manifest there) when the manifest comes, but for members of an index and layers that
+may be elsewhere, and nothing but a client's own deletion takes it away.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
-from tests.harness.registry import EMPTY, Client, RegistryProcess, image, sha256
+from tests.harness.registry import EMPTY, Client, RegistryProcess, descriptor, image, sha256
 
 THREADS = 8
 REPOSITORIES = [f"storm/r{number}" for number in range(3)]
@@ -117,6 +117,25 @@ def test_what_nothing_needs_goes_away_and_nothing_else(tmp_path: Path) -> None:
         wait_until(lambda: client("GET", location).status == 404)
         assert os.listdir(tmp_path / "uploads") == []
         client.close()
+
+
+def test_layers_that_may_be_elsewhere_stay_where_they_were_pushed(tmp_path: Path) -> None:
+    """A registry need not have them; one that does must not lose them while an image names them."""
+    foreign, linked, gone = POOL[:3]
+    layers = [
+        descriptor(foreign, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+        descriptor(linked, "application/vnd.oci.image.layer.v1.tar", urls=["https://example.com/layer"]),
+        descriptor(b"never pushed", "application/vnd.oci.image.layer.nondistributable.v1.tar"),
+    ]
+    with RegistryProcess(tmp_path) as process, closing(process.client()) as client:
+        for blob in (EMPTY, foreign, linked, gone):
+            client.push_blob("a", blob)
+        assert client.push_manifest("a", "kept", image(layers=layers)).status == 201
+    with RegistryProcess(tmp_path, "--gc-interval", "0.05", "--gc-grace", "0") as process:
+        wait_until(lambda: not (tmp_path / "content/blobs/sha256" / sha256(gone)[7:]).exists())
+        with closing(process.client()) as client:
+            for blob in (EMPTY, foreign, linked):
+                assert client("GET", f"/v2/a/blobs/{sha256(blob)}").body == blob
 
 
 def test_killed_at_any_instant(tmp_path: Path) -> None:
