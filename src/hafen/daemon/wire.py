@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hafen.api import versions
 from hafen.daemon.config import DaemonConfig
 from hafen.distribution.endpoint import Rules
-from hafen.engine import hostfacts, logconfig
+from hafen.engine import hostfacts, logconfig, netdefaults
 from hafen.engine.attach import Attacher
 from hafen.engine.cdi import Registry
 from hafen.engine.commit import Committer
@@ -54,6 +54,7 @@ from hafen.engine.volumework import VolumeWork
 from hafen.errors import InvalidArgument
 from hafen.kernel import cgroup
 from hafen.logs.drivers import DRIVERS
+from hafen.network import bridgelink
 from hafen.network.bridge import BridgeDriver
 from hafen.network.driver import DEFAULT_BRIDGE, NetworkDriver
 from hafen.network.host import HostDriver
@@ -140,8 +141,7 @@ class Stores:
 
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
     """By the API's names. An engine with another bridge gets an nftables table of its own."""
-    networks = config.networks
-    table = "hafen" if networks.bridge == DEFAULT_BRIDGE else f"hafen-{networks.bridge}"
+    networks, table = config.networks, _network_owner(config)
     bridge = BridgeDriver(table=table, respect_firewall=networks.firewall == "respect", warn=log.warning)
     drivers: tuple[NetworkDriver, ...] = (
         bridge, HostDriver(), NullDriver(), ParentDriver(MACVLAN, owner=table), ParentDriver(IPVLAN, owner=table),
@@ -149,8 +149,15 @@ def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
     return {driver.name: driver for driver in drivers}
 
 
+def _network_owner(config: DaemonConfig) -> str:
+    """The name of this engine on what it makes in the kernel."""
+    bridge = config.networks.bridge
+    return "hafen" if bridge == DEFAULT_BRIDGE else f"hafen-{bridge}"
+
+
 def _networks(config: DaemonConfig, kept: Stores, members: Members) -> Networks:
-    defaults = config.networks.defaults(engine_id(kept.database))
+    given = bridgelink.addresses_given(config.networks.bridge, _network_owner(config))
+    defaults = netdefaults.on_bridge(config.networks.defaults(engine_id(kept.database)), given)
     return Networks(kept.database, kept.events, network_drivers(config), members, defaults)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv6Network, ip_interface, ip_network
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface, IPv6Interface, IPv6Network, ip_interface, ip_network
 
 from hafen.engine import netoptions
 from hafen.engine.netrecords import NetworkRecord
 from hafen.network.driver import DEFAULT_BRIDGE
-from hafen.network.ipam import DEFAULT_POOLS, IpNetwork, choose_pool
+from hafen.network.ipam import DEFAULT_POOLS, IpNetwork, choose_pool, overlaps
 from hafen.spec.wire.network import Ipam, IpamConfig
+
+Interface = IPv4Interface | IPv6Interface
 
 DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 
@@ -80,6 +82,20 @@ def record(
         network_id, name, driver, created, Ipam(driver="default", config=configs), defaults.bridge,
         enable_ipv6=defaults.ipv6, options=_options(defaults),
     )  # fmt: skip
+
+
+def on_bridge(defaults: NetworkDefaults, addresses: Iterable[Interface]) -> NetworkDefaults:
+    """The defaults where the default network's bridge is the administrator's and has these addresses: as with Docker,
+    its subnets are those of the bridge, or of the addresses that the part for containers is in."""
+    given = list(addresses)
+    bip = _chosen(given, 4, defaults.fixed_cidr) if not defaults.bip else defaults.bip
+    bip6 = _chosen(given, 6, defaults.fixed_cidr6) if not defaults.bip6 else defaults.bip6
+    return replace(defaults, bip=bip, bip6=bip6)
+
+
+def _chosen(addresses: Iterable[Interface], version: int, fixed: str) -> str:
+    able = [one for one in addresses if one.version == version]
+    return next((str(one) for one in able if not fixed or overlaps(one.network, ip_network(fixed))), "")
 
 
 def fits(kept: NetworkRecord, defaults: NetworkDefaults) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,10 +12,10 @@ from hafen.errors import System
 from hafen.kernel import rtnetlink
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.rtnetlink import Rtnetlink
-from hafen.network import firewall, sandbox, transparent
+from hafen.network import bridgelink, firewall, sandbox, transparent
 from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words, is_link_name, link_name
 from hafen.network.firewall import Firewall
-from hafen.network.ipam import IpNetwork, mac_of
+from hafen.network.ipam import IpNetwork
 from hafen.network.publish import HeldPorts, Target
 from hafen.network.ruleset import Published
 from hafen.spec.ports import PortMapping
@@ -36,6 +35,7 @@ class BridgeDriver:
     def __init__(
         self, *, table: str = "hafen", respect_firewall: bool = False, warn: Callable[[str], None] = lambda text: None
     ) -> None:
+        self._owner = table
         self._route = Rtnetlink()
         self._relay_mark = transparent.number(table)
         self._firewall = Firewall(Nftables(), table, relay_mark=self._relay_mark if respect_firewall else 0)
@@ -60,7 +60,7 @@ class BridgeDriver:
         if network.id in self._bridges:
             return
         with in_words(f"network {network.name}"), ExitStack() as undo:
-            # First the table: a bridge that it does not name would not be recognised as ours after a crash.
+            # First the table: it closes what a setting of the bridge opens.
             self._firewall.add_network(network)
             undo.callback(self._firewall.remove_network, network)
             if not self._redirects:
@@ -77,11 +77,11 @@ class BridgeDriver:
 
     def retire(self, network: Network) -> None:
         with in_words(f"network {network.name}"), Rtnetlink() as route:
-            _delete_link(route, network.link)
+            bridgelink.remove(route, network.link, self._owner)
 
     def delete(self, network: Network) -> None:
         with in_words(f"network {network.name}"):
-            self._delete_link(network.link)
+            bridgelink.remove(self._route, network.link, self._owner)
             self._firewall.remove_network(network)
         self._bridges.pop(network.id, None)
         if not self._redirects and not self._bridges:
@@ -100,7 +100,7 @@ class BridgeDriver:
                 try:
                     self._set_port(link, isolated=True)
                 except BaseException:
-                    self._delete_link(link)
+                    bridgelink.discard(self._route, link)
                     raise
         return Endpoint(
             wish.id, wish.container_id, wish.container_name, wish.interface, link, wish.ip, wish.prefix, gateways[0],
@@ -171,55 +171,25 @@ class BridgeDriver:
         return warnings
 
     def _remove_strays(self, networks: list[Network], links: set[str]) -> None:
-        """Bridges that our table names and no network has; and their ports, and ours, that no endpoint has."""
-        ours = self._firewall.known_bridges()
+        """Bridges of ours that no network has; and the ports of these and of our networks' that no endpoint has."""
         wanted = {network.link for network in networks}
-        found = {link.name: link for link in self._route.links()}
-        bridges = {found[name].ifindex for name in ours | wanted if name in found}
-        for link in found.values():
+        found = self._route.links()
+        ours = {link.ifindex for link in found if bridgelink.is_ours(link, self._owner)}
+        bridges = ours | {link.ifindex for link in found if link.name in wanted}
+        for link in found:
             if link.kind == "veth" and link.master in bridges and link.name not in links and is_link_name(link.name):
-                self._delete_link(link.name)
-        for name in ours - wanted:
-            if name in found:
-                self._delete_link(name)
+                bridgelink.discard(self._route, link.name)
+        for link in found:
+            if link.ifindex in ours and link.name not in wanted:
+                bridgelink.discard(self._route, link.name)
 
     def _make_bridge(self, network: Network) -> int:
-        """The index of the network's bridge: made where it is missing, adopted with whatever it lacks where not."""
-        self._mtu[network.id] = network.mtu or self._uplink_mtu()
-        found = self._route.link(network.link)
-        if found is not None and found.kind != "bridge":
-            raise System(f"link {network.link} exists and is no bridge")
-        if found is None:
-            gateway = network.gateway_of(4)
-            mac = mac_of(gateway) if gateway else f"02:42:{bytes.fromhex(network.id[:8]).hex(':')}"
-            self._route.execute(rtnetlink.new_bridge(network.link, mac, self._mtu[network.id]))
-            found = self._route.link(network.link)
-            if found is None:
-                raise System(f"link {network.link} vanished")
-        try:
-            self._configure_bridge(network, found)
-        except BaseException:
-            self._delete_link(network.link)
-            raise
-        return found.ifindex
-
-    def _configure_bridge(self, network: Network, bridge: rtnetlink.Link) -> None:
-        present = {(a.ip, a.prefix) for a in self._route.addresses() if a.ifindex == bridge.ifindex}
-        requests = []
-        if not bridge.is_up:
-            if not any(":" in subnet.network for subnet in network.subnets):
-                requests.append(rtnetlink.no_link_local(bridge.ifindex))
-            requests.append(rtnetlink.set_link(bridge.ifindex, up=True))
-        for subnet in network.subnets if network.host_addresses else ():
-            if network.gateway_mode_of(6 if ":" in subnet.network else 4) == "isolated":
-                continue
-            prefix = ip_network(subnet.network).prefixlen
-            if subnet.gateway and (subnet.gateway, prefix) not in present:
-                requests.append(rtnetlink.new_address(bridge.ifindex, subnet.gateway, prefix))
-        self._route.execute(*requests)
-        # Published ports answer on the host's 127.0.0.1 too; the ruleset's `raw` chain closes what this opens.
-        with open(f"/proc/sys/net/ipv4/conf/{network.link}/route_localnet", "wb", buffering=0) as file:
-            file.write(b"1")
+        """The index of the network's bridge, and in `_mtu` what its links are to have."""
+        usual = network.mtu or self._uplink_mtu()
+        bridge = bridgelink.set_up(self._route, network, self._owner, usual)
+        given = 0 if bridgelink.is_ours(bridge, self._owner) else bridge.mtu
+        self._mtu[network.id] = network.mtu or given or usual
+        return bridge.ifindex
 
     def _uplink_mtu(self) -> int:
         """The MTU of the link with the default route: a larger one would leave it to path MTU discovery."""
@@ -246,18 +216,6 @@ class BridgeDriver:
         link = self._route.link(name)
         if link is not None:
             self._route.execute(rtnetlink.set_bridge_port(link.ifindex, hairpin=hairpin, isolated=isolated))
-
-    def _delete_link(self, name: str) -> None:
-        _delete_link(self._route, name)
-
-
-def _delete_link(route: Rtnetlink, name: str) -> None:
-    """Also where it has gone already."""
-    try:
-        route.execute(rtnetlink.delete_link(name))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
 
 
 def _target(network: Network, endpoint: Endpoint) -> Target:

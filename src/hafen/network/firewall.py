@@ -28,17 +28,6 @@ class Firewall:
         self._published: dict[Published, None] = {}
         self._built = False
 
-    def known_bridges(self) -> set[str]:
-        """Names of the bridges that the table in the kernel names: ours, whoever made them, even before a crash."""
-        try:
-            listed = json.loads(self._nftables.run(ruleset.list_bridges(self._table), json=True))
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOSYS):
-                return set()
-            raise _failed(error) from error
-        sets = [item["set"] for item in listed["nftables"] if "set" in item]
-        return {str(element) for found in sets for element in found.get("elem", ())}
-
     def add_network(self, network: Network) -> None:
         """Does nothing where it is there already."""
         if network.id in self._networks:

@@ -114,10 +114,6 @@ def remove(table: str) -> str:
     return f"add table inet {table}\ndelete table inet {table}\n"
 
 
-def list_bridges(table: str) -> str:
-    return f"list set inet {table} bridges\n"
-
-
 def add_network(table: str, network: Network) -> str:
     return f"table inet {table} {{\n{_chain(network)}}}\n" + _elements(table, network)
 
