@@ -7,7 +7,7 @@ bear it is never deleted: it keeps its addresses, its ports, its MTU, and whethe
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from hafen.errors import System
@@ -58,6 +58,8 @@ def _make(route: Rtnetlink, network: Network, owner: str, mtu: int) -> Link:
 def _configure(route: Rtnetlink, network: Network, bridge: Link, *, ours: bool) -> None:
     present = {(a.ip, a.prefix) for a in route.addresses() if a.ifindex == bridge.ifindex}
     requests = []
+    if ours:
+        _ignore_routers(network.link)  # also where an engine was killed before it came to this
     if ours and not bridge.is_up and not any(":" in subnet.network for subnet in network.subnets):
         requests.append(rtnetlink.no_link_local(bridge.ifindex))
     if not bridge.is_up:
@@ -86,7 +88,17 @@ def remove(route: Rtnetlink, name: str, owner: str) -> None:
 def _route_loopback(name: str, value: str) -> None:
     """Whether published ports answer on the host's 127.0.0.1 to what comes over this bridge. The ruleset's `raw` chain
     closes what this opens, so it must not stay where that has gone."""
-    with open(f"{_SETTINGS}/ipv4/conf/{name}/route_localnet", "w") as file:
+    _write(f"ipv4/conf/{name}/route_localnet", value)
+
+
+def _ignore_routers(name: str) -> None:
+    """Or a container could make itself the host's way out by router advertisements (CVE-2020-13401)."""
+    with suppress(FileNotFoundError):  # a host without IPv6
+        _write(f"ipv6/conf/{name}/accept_ra", "0")
+
+
+def _write(setting: str, value: str) -> None:
+    with open(f"{_SETTINGS}/{setting}", "w") as file:
         file.write(value)
 
 

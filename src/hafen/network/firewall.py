@@ -133,7 +133,7 @@ def enable_forwarding(version: int = 4) -> str:
 
 def _keep_router_advertisements() -> None:
     """A host that forwards takes no address or default route from routers any more, unless it is told to
-    (`accept_ra` 2 in Documentation/networking/ip-sysctl.rst): it would lose its own way out."""
+    (`accept_ra` 2 in Documentation/networking/ip-sysctl.rst): it would lose its own way out. Our bridges have 0."""
     for name in os.listdir(_IPV6_LINKS):
         path = f"{_IPV6_LINKS}/{name}/accept_ra"
         if name not in ("all", "default", "lo") and _read(path) == b"1":

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ BRIDGE = Network("a" * 64, "bridge", "hafen0", (Subnet("172.17.0.0/16", "172.17.
 OTHER = Network("b" * 64, "other", "hf-bbbbbbbbbbbb", (Subnet("172.18.0.0/16", "172.18.0.1"),))
 INTERNAL = Network("c" * 64, "inner", "hf-cccccccccccc", (Subnet("172.19.0.0/16", "172.19.0.1"),), internal=True)
 APART = Network("d" * 64, "apart", "hf-dddddddddddd", (Subnet("172.20.0.0/16", "172.20.0.1"),), icc=False)
+
+DUAL = Network(
+    "e" * 64, "dual", "hf-eeeeeeeeeeee", (Subnet("172.21.0.0/16", "172.21.0.1"), Subnet("fd00:21::/64", "fd00:21::1"))
+)
 
 
 @pytest.fixture
@@ -150,6 +155,27 @@ def test_what_must_not_be_reached_is_not(world: World, driver: BridgeDriver) -> 
     assert not one.reaches("127.0.0.1", 7777), "the host's loopback (CVE-2020-8558)"
     for server in (*servers, loopback):
         server.close()
+
+
+def advertise_router(netns: Netns) -> None:
+    """As a router would (RFC 4861, 4.2): send your packets to me."""
+    assert netns.run("ip", "addr", "add", "fe80::2/64", "dev", "eth0", "nodad").returncode == 0
+    link = netns.route.link("eth0")
+    assert link is not None
+    with netns.entered():
+        router = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with router:
+        router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        router.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, link.ifindex))
+
+
+@pytest.mark.parametrize("network", [BRIDGE, DUAL])
+def test_containers_are_no_routers_of_the_host(world: World, driver: BridgeDriver, network: Network) -> None:
+    """CVE-2020-13401. With IPv6 in the network the host forwards, and its links are told to heed routers even so."""
+    one, _ = plugged(driver, world, network, network.gateway_of(4)[:-1] + "2")
+    advertise_router(one)
+    assert ping(one, network.gateway_of(4)), "what was sent before has come too"
+    assert world.host.run("ip", "-6", "route", "show", "default").stdout == ""
 
 
 def test_ports_that_are_taken(world: World, driver: BridgeDriver) -> None:

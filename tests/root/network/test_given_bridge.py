@@ -34,13 +34,18 @@ def lan(world: World) -> Netns:
     return made
 
 
-def shape(world: World) -> tuple[set[tuple[str, int]], set[str], int]:
-    """What the administrator gave it: addresses, ports, MTU."""
+def shape(world: World) -> tuple[set[tuple[str, int]], set[str], int, str]:
+    """What the administrator gave it: addresses, ports, MTU, and that it heeds router advertisements."""
     bridge = world.host.route.link("br0")
     assert bridge is not None, "the administrator's bridge is gone"
     addresses = {(a.ip, a.prefix) for a in world.host.route.addresses() if a.ifindex == bridge.ifindex}
     ports = {link.name for link in world.host.route.links() if link.master == bridge.ifindex}
-    return {one for one in addresses if not one[0].startswith("fe80")}, ports, bridge.mtu
+    return (
+        {one for one in addresses if not one[0].startswith("fe80")},
+        ports,
+        bridge.mtu,
+        setting("ipv6/conf/br0/accept_ra"),
+    )
 
 
 @pytest.fixture
@@ -55,8 +60,8 @@ def defaults(**settings: str) -> NetworkDefaults:
     return netdefaults.on_bridge(configured, bridgelink.addresses_given("br0", "hafen"))
 
 
-def loopback_is_routed() -> str:
-    return Path("/proc/sys/net/ipv4/conf/br0/route_localnet").read_text()
+def setting(name: str) -> str:
+    return Path(f"/proc/sys/net/{name}").read_text().strip()
 
 
 async def test_default_network_takes_its_subnet_from_the_bridge(engine: NetworkEngine, lan: Netns) -> None:
@@ -80,7 +85,7 @@ async def test_default_network_takes_its_subnet_from_the_bridge(engine: NetworkE
     engine.networks.close()
     assert shape(engine.world) == before
     assert Nftables().run("list ruleset") == ""
-    assert loopback_is_routed() == "0\n", "nothing guards the host's loopback any more"
+    assert setting("ipv4/conf/br0/route_localnet") == "0", "nothing guards the host's loopback any more"
 
 
 async def test_changed_address_is_followed(engine: NetworkEngine) -> None:
@@ -112,8 +117,8 @@ async def test_networks_of_the_users_on_it_come_and_go(engine: NetworkEngine) ->
     await create(engine, "mine", options={"com.docker.network.bridge.name": "br0"})
     (config,) = (await engine.networks.inspect("mine")).ipam.config or []
     assert config.subnet == "172.18.0.0/16", "as Docker: only the default network takes that of the bridge"
-    addresses, ports, mtu = shape(engine.world)
-    assert (addresses - before[0], ports, mtu) == ({("172.18.0.1", 16)}, *before[1:])
+    addresses, *others = shape(engine.world)
+    assert (addresses - before[0], *others) == ({("172.18.0.1", 16)}, *before[1:])
     engine.crash()
     engine.start()
     await engine.networks.restore()
