@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -140,9 +141,10 @@ class Stores:
 
 
 def network_drivers(config: DaemonConfig) -> dict[str, NetworkDriver]:
-    """By the API's names. An engine with another bridge gets an nftables table of its own."""
+    """By the API's names. An engine with another bridge gets an nftables table of its own, which the loop watches."""
     networks, table = config.networks, _network_owner(config)
     bridge = BridgeDriver(table=table, respect_firewall=networks.firewall == "respect", warn=log.warning)
+    bridge.watch(asyncio.get_running_loop())
     drivers: tuple[NetworkDriver, ...] = (
         bridge, HostDriver(), NullDriver(), ParentDriver(MACVLAN, owner=table), ParentDriver(IPVLAN, owner=table),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -45,8 +46,13 @@ class BridgeDriver:
         self._bridges: dict[str, int] = {}  # network id -> index of its link
         self._mtu: dict[str, int] = {}
 
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the loop notice where somebody removes our nftables table."""
+        self._firewall.watch(loop, self._warn)
+
     def close(self) -> None:
         self._ports.close()
+        self._firewall.close()
         self._route.close()
 
     def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:

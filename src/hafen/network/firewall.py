@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hafen.errors import System
 from hafen.kernel.nftables import Nftables
+from hafen.kernel.nftevents import NftablesEvents
 from hafen.network import ruleset
 from hafen.network.driver import Network
 from hafen.network.ruleset import Published
@@ -18,7 +20,8 @@ _FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/a
 
 
 class Firewall:
-    """One table. It remembers what belongs into it: where somebody flushes the ruleset, the next change rebuilds it."""
+    """One table. It remembers what belongs into it: where somebody flushes the ruleset (the restart of another
+    firewall), the table is put back as soon as `watch` hears of it, or else with the next change."""
 
     def __init__(self, nftables: Nftables, table: str = "hafen", *, relay_mark: int = 0) -> None:
         self._relay_mark = relay_mark
@@ -27,6 +30,39 @@ class Firewall:
         self._networks: dict[str, Network] = {}
         self._published: dict[Published, None] = {}
         self._built = False
+        self._handle = 0  # the kernel's, of the table that we built
+        self._stop_watching = _nothing
+
+    def watch(self, loop: asyncio.AbstractEventLoop, warn: Callable[[str], None]) -> None:
+        """Put the table back whenever somebody else removes it, perhaps with an old copy in its place: what it closes
+        must not stay open."""
+        try:
+            events = NftablesEvents()
+        except OSError:  # a kernel without nftables, where nothing is published either
+            return
+
+        def changed() -> None:
+            try:
+                if not events.removed(self._table) or not self._built or self._find() == self._handle:
+                    return
+                self._build()
+            except (OSError, System) as error:
+                warn(f"the nftables table {self._table} was removed and cannot be put back: {error}")
+            else:
+                warn(f"the nftables table {self._table} was removed by somebody else; it is there again")
+
+        def stop() -> None:
+            loop.remove_reader(events)
+            events.close()
+
+        loop.add_reader(events, changed)
+        self._stop_watching = stop
+
+    def close(self) -> None:
+        """Forget descriptors; the table stays."""
+        self._stop_watching()
+        self._stop_watching = _nothing
+        self._nftables.close()
 
     def add_network(self, network: Network) -> None:
         """Does nothing where it is there already."""
@@ -85,9 +121,16 @@ class Firewall:
     def _build(self) -> None:
         try:
             self._nftables.run(ruleset.build(self._table, self._networks.values(), self._published, self._relay_mark))
+            self._built = True
+            self._handle = self._find()
         except OSError as error:
             raise _failed(error) from error
-        self._built = True
+
+    def _find(self) -> int:
+        """The number by which the kernel tells our table from others that had its name; 0 where there is none."""
+        listed = json.loads(self._nftables.run("list tables inet", json=True))
+        tables = [item["table"] for item in listed["nftables"] if "table" in item]
+        return next((int(table["handle"]) for table in tables if table["name"] == self._table), 0)
 
     def _change(self, commands: str) -> None:
         """Perform a change that is already part of what we remember."""
@@ -115,6 +158,10 @@ class Firewall:
             for chain in chains
             if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != self._table
         ]
+
+
+def _nothing() -> None:
+    return None
 
 
 def enable_forwarding(version: int = 4) -> str:
