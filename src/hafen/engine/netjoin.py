@@ -90,8 +90,9 @@ class Joins:
         Does nothing where it is connected to nothing.
         """
         self.names.stop(container_id)
-        for network_id, endpoint in self.endpoints.of(container_id).items():
-            self._leave(self.records.find(network_id), endpoint)
+        with ExitStack() as every:  # also those after one that fails
+            for record, endpoint in reversed(self._held(container_id)):
+                every.callback(self._leave, record, endpoint)
 
     def renamed(self, container_id: str, name: str) -> None:
         """A container has another name now."""
@@ -135,12 +136,30 @@ class Joins:
         """One network less. Another one that leads out takes its default routes and its ports over."""
         netns = await self.members.namespace(container.id)
         try:
-            self._leave(record, endpoint)
             await asyncio.to_thread(self.drivers[record.driver].unplug, endpoint, netns)
+            current = self.endpoints.of(guest.id).get(record.id)
+            if current is None:
+                return  # the container ended meanwhile
+            self._leave(record, current)
             self._find_ways_out(guest, netns)
         finally:
             netns.close()
         await self._changed(container, guest)
+
+    async def settle(self, guest: Guest) -> None:
+        """Where an engine was killed while a container that lives was disconnected, or while its default routes and
+        ports moved: finish that."""
+        container = self.members.find(guest.id)
+        for record, endpoint in self._held(guest.id):
+            if record.name not in guest.networks:
+                await self.plug_out(container, guest, record, endpoint)
+        if self._ways_that_change(guest):
+            netns = await self.members.namespace(guest.id)
+            try:
+                self._find_ways_out(guest, netns)
+            finally:
+                netns.close()
+        self._publish(guest)
 
     async def _changed(self, container: Container, guest: Guest) -> None:
         """A running container has other networks than before: its files and its status say so."""
@@ -157,6 +176,7 @@ class Joins:
         self, guest: Guest, record: NetworkRecord, settings: EndpointSettings, netns: Netns | None,
         leads_out: Sequence[int],
     ) -> Endpoint:  # fmt: skip
+        record = self.records.find(record.id)  # it may have gone since the caller looked
         if record.config_only:
             raise Forbidden("cannot create endpoint on configuration-only network")
         interface = self._interface(guest, record, settings)
@@ -234,22 +254,20 @@ class Joins:
                 published = self.drivers[record.driver].publish(as_network(record), endpoint, wanted)
                 self.endpoints.put(record.id, published)
 
-    def _find_ways_out(self, guest: Guest, netns: Netns) -> None:
-        """Make the default routes and published ports of a running container agree with the networks it is in."""
+    def _ways_that_change(self, guest: Guest) -> list[tuple[NetworkRecord, Endpoint, tuple[int, ...]]]:
+        """What does not give the default routes that it should, with the versions that it is to give."""
         held = self._held(guest.id)
         ways = ways_out([(record, guest.networks.get(record.name, EndpointSettings())) for record, _ in held])
-        changed: list[tuple[NetworkRecord, Endpoint, list[int]]] = []
-        for record, endpoint in held:
-            leads = tuple(version for version in VERSIONS if ways.get(version) is record)
-            if leads == endpoint.leads_out:
-                continue
+        wanted = [(one, its, tuple(v for v in VERSIONS if ways.get(v) is one)) for one, its in held]
+        return [(record, endpoint, leads) for record, endpoint, leads in wanted if leads != endpoint.leads_out]
+
+    def _find_ways_out(self, guest: Guest, netns: Netns) -> None:
+        """Make the default routes and published ports of a running container agree with the networks it is in."""
+        for record, endpoint, leads in self._ways_that_change(guest):
             gained = [version for version in leads if version not in endpoint.leads_out]
-            endpoint = replace(endpoint, leads_out=leads)
-            self.endpoints.put(record.id, endpoint)
-            changed.append((record, endpoint, gained))
-        for record, endpoint, gained in changed:
             if gained:
                 self.drivers[record.driver].lead_out(as_network(record), endpoint, netns, gained)
+            self.endpoints.put(record.id, replace(endpoint, leads_out=leads))
         self._publish(guest)
 
     def _write_files(self, guest: Guest, directory: str) -> None:

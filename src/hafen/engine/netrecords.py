@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_network
 
 import msgspec
@@ -180,6 +181,7 @@ class NetworkRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._by_id: dict[str, NetworkRecord] = {}
+        self._going: set[str] = set()
         for (text,) in database.query("SELECT record FROM networks"):
             assert isinstance(text, bytes)
             record = msgspec.json.decode(text, type=NetworkRecord)
@@ -195,16 +197,26 @@ class NetworkRecords:
         return self._by_id.get(network_id)
 
     def find(self, ref: str) -> NetworkRecord:
-        """By name, id, or unambiguous id prefix; NotFound otherwise."""
+        """By name, id, or unambiguous id prefix; NotFound otherwise, and while it is being removed."""
         found = self._by_id.get(ref) or self.named("bridge" if ref == "default" else ref)
-        if found is not None:
+        if found is not None and found.id not in self._going:
             return found
-        matching = [record for record in self._by_id.values() if ref and record.id.startswith(ref)]
+        staying = [record for record in self._by_id.values() if record.id not in self._going]
+        matching = [record for record in staying if ref and record.id.startswith(ref)]
         if len(matching) > 1:
             raise InvalidArgument(f"network {ref} is ambiguous ({len(matching)} matches found on ID prefix)")
         if not matching:
             raise NotFound(f"network {ref} not found")
         return matching[0]
+
+    @contextmanager
+    def going(self, record: NetworkRecord) -> Iterator[None]:
+        """The record is being removed: nobody finds it, though its name, link and addresses are still taken."""
+        self._going.add(record.id)
+        try:
+            yield
+        finally:
+            self._going.discard(record.id)
 
     def insert(self, record: NetworkRecord) -> None:
         """Durable when it returns."""

@@ -107,6 +107,10 @@ class Networks:
                 log.warning("%s", warning)
         for guest in guests_by_id.values():
             try:
+                await self._joins.settle(guest)
+            except HafenError as error:
+                log.warning("container %s does not have the networks that it should have: %s", guest.name, error)
+            try:
                 await self._names.follow(guest)
             except HafenError as error:
                 log.warning("container %s cannot resolve names: %s", guest.name, error)
@@ -194,9 +198,10 @@ class Networks:
         driver, network = self._drivers[record.driver], as_network(record)
         if record.config_only and any(one.config_from == record.name for one in self._records):
             raise Forbidden(f'error while removing network: configuration network "{record.name}" is in use')
-        await asyncio.to_thread(driver.retire, network)
-        driver.delete(network)
-        self._records.delete(record)
+        with self._records.going(record):  # no container joins it meanwhile
+            await asyncio.to_thread(driver.retire, network)
+            driver.delete(network)
+            self._records.delete(record)
         self._addresses.forget(record)
         self._tell("destroy", record)
 
@@ -240,13 +245,19 @@ class Networks:
             if record.name not in container.record.networks:
                 the = "" if container.alive else "the "
                 raise System(f"container {container.id} is not connected to {the}network {record.name}")
-            remaining = {name: kept for name, kept in container.record.networks.items() if name != record.name}
-            guest = members.asks(container, remaining)
+            before = container.record.networks
+            # First: an engine that is killed over it is followed by one that goes on (`Joins.settle`).
+            guest = members.asks(container, {name: kept for name, kept in before.items() if name != record.name})
             endpoint = self._endpoints.of(container.id).get(record.id)
             if endpoint is None or not container.alive:
                 self._tell("disconnect", record, container=container.id)
                 return
-            await self._joins.plug_out(container, guest, record, endpoint)
+            try:
+                await self._joins.plug_out(container, guest, record, endpoint)
+            except BaseException:
+                if record.id in self._endpoints.of(container.id):
+                    members.asks(container, before)
+                raise
 
     async def prune(self, filters: Filters = NO_FILTERS) -> NetworkPruneResponse:
         filters.check(("label", "label!", "until"))
@@ -262,8 +273,12 @@ class Networks:
             ):
                 continue
             if filters.matches_labels(record.labels) and not filters.excludes_labels(record.labels):
-                await self.remove(record.id)
-                deleted.append(record.name)
+                try:
+                    await self.remove(record.id)
+                except HafenError as error:  # somebody came to use it, or removes it, meanwhile
+                    log.warning("network %s is not pruned: %s", record.name, error)
+                else:
+                    deleted.append(record.name)
         self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return NetworkPruneResponse(networks_deleted=deleted or None)
 
