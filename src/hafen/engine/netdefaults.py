@@ -10,7 +10,7 @@ from ipaddress import IPv4Interface, IPv6Interface, IPv6Network, ip_interface, i
 from hafen.engine import netoptions
 from hafen.engine.netrecords import NetworkRecord
 from hafen.network.driver import DEFAULT_BRIDGE
-from hafen.network.ipam import DEFAULT_POOLS, IpNetwork, choose_pool, overlaps
+from hafen.network.ipam import DEFAULT_POOLS, IpNetwork, Taken, choose_pool, overlaps
 from hafen.spec.wire.network import Ipam, IpamConfig
 
 Interface = IPv4Interface | IPv6Interface
@@ -69,9 +69,9 @@ def unique_local(seed: str) -> IPv6Network:
 
 
 def record(
-    defaults: NetworkDefaults, name: str, network_id: str, created: str, taken: Callable[[], Iterable[IpNetwork]]
+    defaults: NetworkDefaults, name: str, network_id: str, created: str, taken: Callable[[], Taken]
 ) -> NetworkRecord:
-    """One of the three. `taken` gives what no subnet of our choice may overlap."""
+    """One of the three. `taken` gives what a subnet of our choice keeps clear of."""
     driver = DRIVERS[name]
     if driver != "bridge":
         return NetworkRecord(network_id, name, driver, created, Ipam(driver="default"))
@@ -102,7 +102,7 @@ def fits(kept: NetworkRecord, defaults: NetworkDefaults) -> bool:
     """Whether the default network of an earlier start is what is wanted now."""
     if kept.driver != "bridge":
         return True
-    wanted = record(defaults, kept.name, kept.id, kept.created, tuple)
+    wanted = record(defaults, kept.name, kept.id, kept.created, Taken)
     configs = {ip_network(one.subnet).version: one for one in kept.ipam.config or ()}
     for one in wanted.ipam.config or ():
         version = ip_network(one.subnet).version
@@ -112,9 +112,7 @@ def fits(kept: NetworkRecord, defaults: NetworkDefaults) -> bool:
     return (kept.link, kept.options, kept.enable_ipv6) == (wanted.link, wanted.options, wanted.enable_ipv6)
 
 
-def _config(
-    bip: str, fixed: str, defaults: NetworkDefaults, version: int, taken: Callable[[], Iterable[IpNetwork]]
-) -> IpamConfig:
+def _config(bip: str, fixed: str, defaults: NetworkDefaults, version: int, taken: Callable[[], Taken]) -> IpamConfig:
     if bip:
         interface = ip_interface(bip)
         subnet, gateway = str(interface.network), str(interface.ip)

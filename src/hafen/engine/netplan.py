@@ -13,7 +13,7 @@ from hafen.engine.netdefaults import NetworkDefaults
 from hafen.engine.netrecords import PREDEFINED, NetworkRecord
 from hafen.errors import NOT_A_MANAGER, Conflict, Forbidden, InvalidArgument, NotFound
 from hafen.network.driver import bridge_name
-from hafen.network.ipam import IpNetwork, choose_pool, overlaps, parse_address, parse_network
+from hafen.network.ipam import IpNetwork, Taken, choose_pool, overlaps, parse_address, parse_network
 from hafen.network.macvlan import IPVLAN, MACVLAN
 from hafen.spec.wire.network import Ipam, IpamConfig, NetworkCreateRequest
 
@@ -26,10 +26,10 @@ def plan(
     network_id: str,
     created: str,
     existing: Iterable[NetworkRecord],
-    occupied: Callable[[], Iterable[IpNetwork]],
+    occupied: Callable[[], Taken],
     defaults: NetworkDefaults,
 ) -> NetworkRecord:
-    """The record of a new user-defined network. `occupied` gives what no pool of our choice may overlap."""
+    """The record of a new user-defined network. `occupied` gives what a pool of our choice keeps clear of."""
     known = list(existing)
     _check_name(request.name, known)
     driver = request.driver or "bridge"
@@ -75,7 +75,7 @@ def plan(
 def _with_addresses(
     record: NetworkRecord,
     known: Iterable[NetworkRecord],
-    occupied: Callable[[], Iterable[IpNetwork]],
+    occupied: Callable[[], Taken],
     defaults: NetworkDefaults,
 ) -> NetworkRecord:
     """With the subnets and gateways that the user left open."""
@@ -87,11 +87,9 @@ def _with_addresses(
     versions = [ip_network(config.subnet).version for config in configs]
     if record.driver == "bridge" and len(set(versions)) < len(versions):
         raise Forbidden("bridge driver doesn't support multiple subnets")
-    chosen = [
-        IpamConfig(subnet=str(choose_pool([*taken, *occupied()], defaults.subnets(version))))
-        for version in (4, 6)
-        if record.has(version) and version not in versions
-    ]
+    missing = [version for version in (4, 6) if record.has(version) and version not in versions]
+    clear_of = occupied() if missing else Taken()
+    chosen = [IpamConfig(subnet=str(choose_pool(clear_of, defaults.subnets(version)))) for version in missing]
     configs, chosen = (
         [config if _has_no_gateway(record, config) else _with_gateway(config) for config in several]
         for several in (configs, chosen)

@@ -227,6 +227,14 @@ class NetworkRecords:
             )
         self._by_id[record.id] = record
 
+    def replace(self, record: NetworkRecord) -> None:
+        """Put the record in the place of the one with its id and name; durable when it returns."""
+        with self._database.transaction(durable=True):
+            self._database.execute(
+                "UPDATE networks SET record = ? WHERE id = ?", (msgspec.json.encode(record), record.id)
+            )
+        self._by_id[record.id] = record
+
     def delete(self, record: NetworkRecord) -> None:
         with self._database.transaction(durable=True):
             self._database.execute("DELETE FROM networks WHERE id = ?", (record.id,))

@@ -23,7 +23,7 @@ from hafen.engine.netnames import NameService
 from hafen.engine.netrecords import PREDEFINED, Endpoints, NetworkRecord, NetworkRecords, as_network
 from hafen.errors import Forbidden, HafenError, InvalidArgument, NotFound, System
 from hafen.network.driver import Netns, NetworkDriver
-from hafen.network.ipam import IpNetwork, overlaps
+from hafen.network.ipam import Taken
 from hafen.spec import units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.container import ContainerConfig
@@ -134,27 +134,37 @@ class Networks:
         record = self._records.find("bridge")
         if self._endpoints.within(record.id):
             return
-        taken = list(self._drivers[record.driver].occupied({one.link for one in self._records}))
-        collides = any(overlaps(subnet, other) for subnet in netrecords.subnets(record) for other in taken)
-        if netdefaults.fits(record, self._defaults) and (not collides or self._defaults.bip):
+        taken = self._occupied(but=record)
+        fits, clash = netdefaults.fits(record, self._defaults), taken.clash(netrecords.subnets(record))
+        if fits and (not clash or self._defaults.bip):
             return
-        if collides:
+        try:
+            renewed = netdefaults.record(self._defaults, "bridge", record.id, self._now(), lambda: taken)
+            if fits and taken.clash(netrecords.subnets(renewed)) >= clash:
+                return  # the host has routes to whatever there is
+            # Before the record: the link would keep its addresses beside the new ones.
+            self._drivers[record.driver].retire(as_network(record))
+        except HafenError as error:
+            log.warning("network %s stays as it is: %s", record.name, error)
+            return
+        if clash:
             log.warning(
                 "the host uses addresses of %s: network %s gets others", netrecords.subnets(record), record.name
             )
-        self._drivers[record.driver].retire(as_network(record))
-        self._records.delete(record)
+        self._records.replace(renewed)
         self._addresses.forget(record)
-        self._records.insert(self._default_record("bridge", record.id))
 
     def _default_record(self, name: str, network_id: str) -> NetworkRecord:
         return netdefaults.record(self._defaults, name, network_id, self._now(), self._occupied)
 
-    def _occupied(self) -> Sequence[IpNetwork]:
-        found = [subnet for record in self._records for subnet in netrecords.subnets(record)]
-        for driver in self._drivers.values():
-            found += driver.occupied()
-        return found
+    def _occupied(self, but: NetworkRecord | None = None) -> Taken:
+        """What a new network's addresses keep clear of, `but` these of one that gets others."""
+        ours = {record.link for record in self._records if record.driver == "bridge"}
+        found = [driver.occupied(ours) for driver in self._drivers.values()]
+        subnets = [subnet for record in self._records if record is not but for subnet in netrecords.subnets(record)]
+        return Taken(
+            [*subnets, *(subnet for one in found for subnet in one.own)], [s for one in found for s in one.routed]
+        )
 
     def _now(self) -> str:
         return units.format_timestamp(self._clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
@@ -16,7 +16,7 @@ from hafen.kernel.rtnetlink import Rtnetlink
 from hafen.network import bridgelink, firewall, sandbox, transparent
 from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words, is_link_name, link_name
 from hafen.network.firewall import Firewall
-from hafen.network.ipam import IpNetwork
+from hafen.network.ipam import Taken
 from hafen.network.publish import HeldPorts, Target
 from hafen.network.ruleset import Published
 from hafen.spec.ports import PortMapping
@@ -55,12 +55,13 @@ class BridgeDriver:
         self._firewall.close()
         self._route.close()
 
-    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
+    def occupied(self, but: Collection[str] = ()) -> Taken:
         own = {link.ifindex for link in self._route.links() if link.name in but} if but else set()
         listed = [*self._route.routes(AF_INET), *self._route.routes(AF_INET6)]
         routes = [f"{r.destination}/{r.prefix}" for r in listed if r.destination and r.output not in own]
         addresses = [f"{a.ip}/{a.prefix}" for a in self._route.addresses() if a.ifindex not in own]
-        return [ip_network(text, strict=False) for text in routes + addresses]
+        own_networks, routed = ([ip_network(text, strict=False) for text in texts] for texts in (addresses, routes))
+        return Taken(own_networks, routed)
 
     def create(self, network: Network) -> None:
         if network.id in self._bridges:

@@ -17,13 +17,13 @@ true: it takes over the endpoints that live, and removes from the kernel what be
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hafen.errors import System
-from hafen.network.ipam import IpNetwork
+from hafen.network.ipam import Taken
 from hafen.spec.ports import Port, PortMapping
 
 DEFAULT_BRIDGE = "hafen0"
@@ -144,8 +144,8 @@ class NetworkDriver(Protocol):
     def name(self) -> str:
         """As the API calls it: "bridge", "host", "null", "macvlan", "ipvlan"."""
 
-    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
-        """Addresses that the host uses itself, and that no new network may take; those of the links `but` left out."""
+    def occupied(self, but: Collection[str] = ()) -> Taken:
+        """Addresses that the host uses itself or has routes to; those of the links `but` left out."""
 
     def create(self, network: Network) -> None: ...
 

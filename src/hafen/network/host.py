@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from hafen.network.driver import Endpoint, Netns, Network, Wish
-from hafen.network.ipam import IpNetwork
+from hafen.network.ipam import Taken
 from hafen.spec.ports import PortMapping
 
 
@@ -14,8 +14,8 @@ class HostDriver:
 
     name = "host"
 
-    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
-        return ()
+    def occupied(self, but: Collection[str] = ()) -> Taken:
+        return Taken()
 
     def create(self, network: Network) -> None:
         pass

@@ -6,8 +6,9 @@ that was given back is handed out again only after all the others: neighbours ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
 from hafen.errors import Forbidden, InvalidArgument, System
 
@@ -19,6 +20,8 @@ DEFAULT_POOLS: tuple[IPv4Network, ...] = (
     *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
 )
 
+_SEARCHED = 1024  # pools, of a /48's 65,536, among which one that nothing has a route to is looked for
+
 
 def overlaps(one: IpNetwork, other: IpNetwork) -> bool:
     """Unlike ipaddress's own, also for networks of two families: those never do."""
@@ -27,12 +30,36 @@ def overlaps(one: IpNetwork, other: IpNetwork) -> bool:
     return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
-def choose_pool(taken: Iterable[IpNetwork], pools: Iterable[IpNetwork] = DEFAULT_POOLS) -> IpNetwork:
-    """The first pool that overlaps nothing of `taken`: other networks' subnets and the host's routes."""
-    used = list(taken)
-    for pool in pools:
-        if not any(overlaps(pool, other) for other in used):
+class Taken(NamedTuple):
+    """What a pool must not overlap, and what it should not as long as there is another: what the host only has routes
+    to. A VPN may have one to all addresses there are (0.0.0.0/1 and 128.0.0.0/1)."""
+
+    own: Sequence[IpNetwork] = ()
+    routed: Sequence[IpNetwork] = ()
+
+    def clash(self, subnets: Iterable[IpNetwork]) -> int:
+        """How badly these subnets overlap that: 0 is not at all, 2 is what must not be."""
+        several = list(subnets)
+        for badness, others in ((2, self.own), (1, self.routed)):
+            if any(overlaps(subnet, other) for subnet in several for other in others):
+                return badness
+        return 0
+
+
+def choose_pool(taken: Taken, pools: Iterable[IpNetwork] = DEFAULT_POOLS) -> IpNetwork:
+    """The first pool that does not clash, or else the first that overlaps nothing but routes; System where there is
+    none."""
+    second: IpNetwork | None = None
+    for number, pool in enumerate(pools):
+        if second is not None and number >= _SEARCHED:
+            break
+        badness = taken.clash((pool,))
+        if not badness:
             return pool
+        if badness == 1 and second is None:
+            second = pool
+    if second is not None:
+        return second
     raise System(
         "all predefined address pools have been fully subnetted: name a subnet (--subnet), remove networks that nobody "
         "uses (network prune), or give the engine more (default-address-pools)"

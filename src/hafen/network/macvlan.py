@@ -11,7 +11,7 @@ the dummy that takes the place of a parent that was not named. What we made bear
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
 from hafen.errors import Forbidden, System
@@ -19,7 +19,7 @@ from hafen.kernel import rtnetlink
 from hafen.kernel.rtnetlink import Link, Request, Rtnetlink
 from hafen.network import sandbox
 from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words
-from hafen.network.ipam import IpNetwork
+from hafen.network.ipam import Taken
 from hafen.spec.ports import PortMapping
 
 MACVLAN, IPVLAN = "macvlan", "ipvlan"
@@ -44,8 +44,8 @@ class ParentDriver:
     def close(self) -> None:
         self._route.close()
 
-    def occupied(self, but: Collection[str] = ()) -> Sequence[IpNetwork]:
-        return ()
+    def occupied(self, but: Collection[str] = ()) -> Taken:
+        return Taken()
 
     def create(self, network: Network) -> None:
         if network.id in self._networks:

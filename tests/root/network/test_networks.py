@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from hafen.engine.netdefaults import AddressPool, NetworkDefaults
 from hafen.engine.start import guest_of
 from hafen.errors import Forbidden, InvalidArgument, NotFound, System
 from hafen.kernel.nftables import Nftables
 from hafen.network import dnswire
+from hafen.network.ipam import parse_network
 from hafen.spec.filters import Filters
 from hafen.spec.wire.network import (
     EndpointIpamConfig,
@@ -21,7 +23,7 @@ from hafen.spec.wire.network import (
     NetworkingConfig,
     PortBinding,
 )
-from tests.harness.netns import Netns
+from tests.harness.netns import Netns, World
 from tests.harness.networks import NetworkEngine, create
 
 pytestmark = pytest.mark.root
@@ -380,3 +382,58 @@ async def test_default_network_makes_room_for_the_host(engine: NetworkEngine) ->
     engine.start()
     await engine.networks.restore([guest])
     assert (await engine.networks.inspect("bridge")).ipam == bridge.ipam, "not under a container that lives"
+
+
+@pytest.mark.parametrize("device", ["", "uplink"])
+async def test_default_route_in_two_halves(world: World, tmp_path: Path, device: str) -> None:
+    """As OpenVPN makes it (`redirect-gateway def1`): there are addresses, and they stay the same."""
+    world.give_ipv6()
+    engine = NetworkEngine(world, tmp_path)
+    halves = ("0.0.0.0/1", "128.0.0.0/1", "::/3", "2000::/4", "3000::/4", "fc00::/7")
+    for version in ("-4", "-6"):
+        for network in halves:
+            way = ("dev", device) if device else ("via", "2001:db8::1" if ":" in network else "192.0.2.1")
+            if (":" in network) == (version == "-6"):
+                done = world.host.run("ip", version, "route", "add", network, *way)
+                assert done.returncode == 0, done.stderr
+    for _ in range(3):
+        await engine.networks.restore()
+        bridge = await engine.networks.inspect("bridge")
+        assert bridge.ipam.config == [IpamConfig(subnet="172.17.0.0/16", gateway="172.17.0.1")]
+        engine.crash()
+        engine.start()
+    await engine.networks.restore()
+    await create(engine, "mine", enable_ipv6=True)
+    guest = engine.guest(mode="mine")
+    assert (await engine.attach(guest)).networks["mine"].ip_address == "172.18.0.2"
+    engine.crash()
+
+
+async def test_default_network_stays_where_every_pool_is_in_use(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = tuple(AddressPool(parse_network(text), 16) for text in ("10.1.0.0/16", "10.2.0.0/16"))
+    engine = NetworkEngine(world, tmp_path, NetworkDefaults(pools=pools))
+    await engine.networks.restore()
+    before = await engine.networks.inspect("bridge")
+    engine.crash()
+    for address in ("10.1.0.9/24", "10.2.0.9/24"):
+        world.host.run("ip", "address", "add", address, "dev", "uplink")
+    engine.start()
+    await engine.networks.restore()
+    assert (await engine.networks.inspect("bridge")).ipam == before.ipam
+    assert "network bridge stays as it is: all predefined address pools" in caplog.text
+    assert (await engine.attach(engine.guest())).networks["bridge"].ip_address == "10.1.0.2"
+    engine.crash()
+
+
+async def test_a_network_on_the_hosts_own_link_does_not_hide_its_addresses(engine: NetworkEngine) -> None:
+    """The link of a macvlan network is the host's: what is on it is taken."""
+    await create(engine, "home", driver="macvlan", options={"parent": "uplink"},
+                 ipam=Ipam(config=[IpamConfig(subnet="198.51.100.0/24")]))  # fmt: skip
+    engine.crash()
+    engine.world.host.run("ip", "address", "add", "172.17.0.9/24", "dev", "uplink")
+    engine.start()
+    await engine.networks.restore()
+    config = (await engine.networks.inspect("bridge")).ipam.config
+    assert config == [IpamConfig(subnet="172.18.0.0/16", gateway="172.18.0.1")]

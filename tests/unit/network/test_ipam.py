@@ -6,16 +6,25 @@ import pytest
 
 from hafen.errors import Forbidden, InvalidArgument, System
 from hafen.network import ipam
-from hafen.network.ipam import Pool
+from hafen.network.ipam import Pool, Taken
 
 
 def test_default_pools_avoid_what_is_used() -> None:
-    assert ipam.choose_pool([]) == ip_network("172.17.0.0/16")
+    assert ipam.choose_pool(Taken()) == ip_network("172.17.0.0/16")
     taken = [ip_network("172.17.5.0/24"), ip_network("172.18.0.0/15"), ip_network("fd00::/8")]
-    assert ipam.choose_pool(taken) == ip_network("172.20.0.0/16")
-    assert ipam.choose_pool([ip_network("172.16.0.0/12")]) == ip_network("192.168.0.0/20")
+    assert ipam.choose_pool(Taken(taken)) == ip_network("172.20.0.0/16")
+    assert ipam.choose_pool(Taken([ip_network("172.16.0.0/12")])) == ip_network("192.168.0.0/20")
     with pytest.raises(System, match="all predefined address pools have been fully subnetted"):
-        ipam.choose_pool([ip_network("0.0.0.0/0")])
+        ipam.choose_pool(Taken([ip_network("0.0.0.0/0")]))
+
+
+def test_default_pools_avoid_what_the_host_has_routes_to_where_they_can() -> None:
+    halves = [ip_network("0.0.0.0/1"), ip_network("128.0.0.0/1")]
+    own = [ip_network("172.17.0.0/16")]
+    assert ipam.choose_pool(Taken(own, [ip_network("172.16.0.0/12")])) == ip_network("192.168.0.0/20")
+    assert ipam.choose_pool(Taken(own, halves)) == ip_network("172.18.0.0/16")
+    with pytest.raises(System, match="all predefined address pools have been fully subnetted"):
+        ipam.choose_pool(Taken(halves))
 
 
 def test_addresses_are_reused_late() -> None:
