@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from hafen.engine import netrecords
 from hafen.engine.netrecords import NetworkRecord
-from hafen.errors import Forbidden
+from hafen.errors import Forbidden, System
 from hafen.network.driver import Endpoint
 from hafen.network.ipam import Pool
 from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings, SubnetStatus
@@ -28,24 +28,15 @@ class Addresses:
         self._pools: dict[str, list[Pool]] = {}
 
     def grant(self, network: NetworkRecord, settings: EndpointSettings) -> tuple[Grant, Grant]:
-        """An IPv4 and an IPv6 address, as asked or the next ones. Forbidden where one that is asked is taken."""
+        """An IPv4 and an IPv6 address, as asked or the next ones. Forbidden where one that is asked is taken, System
+        where there is none left."""
         asked = settings.ipam_config or EndpointIpamConfig()
-        granted: list[str] = []
-        found = {4: NOTHING, 6: NOTHING}
+        ip = self._take(network, 4, asked.ipv4_address)
         try:
-            for pool in self._of(network):
-                version = pool.subnet.version
-                if found[version] != NOTHING:
-                    continue
-                wanted = asked.ipv4_address if version == 4 else asked.ipv6_address
-                if wanted and ip_address(wanted) not in pool.subnet:
-                    continue
-                granted.append(self._take(pool, wanted))
-                found[version] = (granted[-1], pool.subnet.prefixlen)
+            return ip, self._take(network, 6, asked.ipv6_address)
         except BaseException:
-            self.give_back(network, *granted)
+            self.give_back(network, ip[0])
             raise
-        return found[4], found[6]
 
     def give_back(self, network: NetworkRecord, *texts: str) -> None:
         for text in filter(None, texts):
@@ -78,9 +69,22 @@ class Addresses:
             self._pools[network.id] = netrecords.pools(network)
         return self._pools[network.id]
 
-    @staticmethod
-    def _take(pool: Pool, wanted: str) -> str:
-        if not wanted:
-            return str(pool.allocate())
-        pool.claim(ip_address(wanted))
-        return wanted
+    def _take(self, network: NetworkRecord, version: int, wanted: str) -> Grant:
+        """From the first subnet of that version that has one, or from the one that the wanted address is in."""
+        pools = [pool for pool in self._of(network) if pool.subnet.version == version]
+        if wanted:
+            address = ip_address(wanted)
+            holding = next((pool for pool in pools if address in pool.subnet), None)
+            if holding is None:
+                return NOTHING  # only remembered: the network is without that version
+            holding.claim(address)
+            return str(address), holding.subnet.prefixlen
+        for pool in pools:
+            free = pool.allocate()
+            if free is not None:
+                return str(free), pool.subnet.prefixlen
+        if pools:
+            raise System(
+                f"no available IPv{version} addresses on this network's address pools: {network.name} ({network.id})"
+            )
+        return NOTHING

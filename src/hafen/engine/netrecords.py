@@ -96,10 +96,15 @@ def as_network(record: NetworkRecord) -> Network:
         id=record.id,
         name=record.name,
         link=record.link,
-        subnets=tuple(Subnet(config.subnet, config.gateway) for config in configs_in_use(record)),
+        subnets=tuple(_subnet(config) for config in configs_in_use(record)),
         internal=record.internal,
     )
     return netoptions.apply(network, record.driver, record.options)
+
+
+def _subnet(config: IpamConfig) -> Subnet:
+    """As the kernel writes addresses, where users write FD00::0001."""
+    return Subnet(str(ip_network(config.subnet)), str(parse_address(config.gateway)) if config.gateway else "")
 
 
 def as_summary(record: NetworkRecord) -> NetworkSummary:

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from hafen.errors import System
@@ -65,6 +66,11 @@ class Network:
     def gateway_of(self, version: int) -> str:
         """The first subnet's gateway of that version, "" where there is none."""
         return next((s.gateway for s in self.subnets if s.gateway and (":" in s.gateway) == (version == 6)), "")
+
+    def gateway_for(self, address: str) -> str:
+        """The gateway of the subnet that has this address; "" for none."""
+        subnets = self.subnets if address else ()
+        return next((one.gateway for one in subnets if ip_address(address) in ip_network(one.network)), "")
 
     def masquerades(self, version: int) -> bool:
         """Whether what leaves the network leaves with an address of the host's."""

@@ -120,13 +120,13 @@ class Pool:
         taken = sum(1 for offset in self._taken if self._first <= offset <= self._last)
         return min(self._last - self._first + 1 - taken, (1 << 64) - 1)
 
-    def allocate(self) -> IpAddress:
-        """The next free address of the range; System where there is none."""
+    def allocate(self) -> IpAddress | None:
+        """The next free address of the range, or None."""
         for offset in self._candidates():
             self._taken.add(offset)
             self._next = offset + 1
             return self._address(offset)
-        raise System(f"no available IPv{self.subnet.version} addresses on this network's address pools: {self.subnet}")
+        return None
 
     def claim(self, address: IpAddress) -> None:
         """Take this very address; Forbidden where somebody has it, InvalidArgument where it is not in the subnet."""

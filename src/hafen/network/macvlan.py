@@ -133,7 +133,7 @@ class ParentDriver:
             if parent is None:
                 raise System(f"the parent interface {network.link} is not there")
             made = self._interface(network, wish, netns, parent)
-            gateways = _gateways(network)
+            gateways = _gateways(network, wish)
             try:
                 sandbox.plug(self._route, netns, wish, made, gateways, direct=_is_direct(network))
             except OSError as error:
@@ -204,7 +204,8 @@ def _is_direct(network: Network) -> bool:
     return network.mode in ("l3", "l3s") and not network.internal
 
 
-def _gateways(network: Network) -> tuple[str, str]:
+def _gateways(network: Network, wish: Wish) -> tuple[str, str]:
+    """Those that lead out, of IPv4 and IPv6."""
     if network.internal or network.mode in ("l3", "l3s"):
         return "", ""
-    return network.gateway_of(4), network.gateway_of(6)
+    return network.gateway_for(wish.ip), network.gateway_for(wish.ip6)

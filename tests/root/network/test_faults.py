@@ -126,5 +126,5 @@ def addresses(engine: EngineProcess) -> None:
             for number in range(5):
                 engine.docker("run", "-d", "--name", f"t{number}", "--net", "tiny", "busybox", "sleep", "600")
             full = engine.docker("run", "--rm", "--net", "tiny", "busybox", "true", check=False)
-            assert "no available IPv4 addresses on this network's address pools: 10.9.0.0/29" in full.stderr
+            assert "no available IPv4 addresses on this network's address pools: tiny (" in full.stderr
             engine.docker("rm", "-f", *(f"t{number}" for number in range(5)))

@@ -95,7 +95,7 @@ async def test_ranges_auxiliary_addresses_and_their_end(engine: NetworkEngine) -
     await create(engine, "small", ipam=addresses(config))
     got = [(await engine.attach(engine.guest(mode="small"))).networks["small"].ip_address for _ in range(2)]
     assert got == ["10.9.0.8", "10.9.0.11"]
-    with pytest.raises(System, match=r"no available IPv4 addresses on this network's address pools: 10\.9\.0\.0/24"):
+    with pytest.raises(System, match=r"no available IPv4 addresses on this network's address pools: small \("):
         await engine.attach(engine.guest(mode="small"))
     with pytest.raises(Forbidden, match="Pool overlaps with other one on this address space"):
         await create(engine, "again", ipam=addresses(IpamConfig(subnet="10.9.0.0/16")))
@@ -233,6 +233,48 @@ async def test_macvlan_as_a_network_of_the_engine(engine: NetworkEngine) -> None
     wrong = "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default"
     with pytest.raises(System, match=wrong):
         await create(engine, "home", driver="macvlan", options={"parent": "uplink", "macvlan_mode": "foo"})
+
+
+async def test_several_subnets_on_one_parent(engine: NetworkEngine) -> None:
+    """Each address leads out by the gateway of its own subnet; who does not choose gets the next that is free."""
+    configs = [IpamConfig(subnet=f"{net}.0/29", gateway=f"{net}.6") for net in ("192.168.210", "192.168.212")]
+    await create(engine, "lan", driver="macvlan", options={"parent": "uplink"}, ipam=addresses(*configs))
+    engine.world.neighbour.run("ip", "address", "add", "192.168.212.6/29", "dev", "uplink")
+    chosen = EndpointIpamConfig(ipv4_address="192.168.212.2")
+    guest = engine.guest(mode="lan", networking=place("lan", ipam_config=chosen))
+    got = (await engine.attach(guest)).networks["lan"]
+    assert (got.ip_address, got.gateway) == ("192.168.212.2", "192.168.212.6")
+    netns = engine.namespaces[guest.id]
+    assert default_routes(netns) == {"192.168.212.6"}
+    assert netns.run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    others = [(await engine.attach(engine.guest(mode="lan"))).networks["lan"] for _ in range(9)]
+    assert [(one.ip_address, one.gateway) for one in others] == [
+        *((f"192.168.210.{number}", "192.168.210.6") for number in (1, 2, 3, 4, 5)),
+        *((f"192.168.212.{number}", "192.168.212.6") for number in (1, 3, 4, 5)),
+    ]
+    with pytest.raises(System, match=r"no available IPv4 addresses on this network's address pools: lan \("):
+        await engine.attach(engine.guest(mode="lan"))
+
+
+async def test_addresses_are_what_they_mean_however_they_are_written(engine: NetworkEngine) -> None:
+    config = IpamConfig(subnet="FD00:AB::/64", gateway="FD00:AB::0001")
+    await create(engine, "six", enable_ipv6=True, ipam=addresses(config))
+    asked = EndpointIpamConfig(ipv6_address="FD00:AB::0005")
+    guest = engine.guest(mode="six", networking=place("six", ipam_config=asked))
+    before = await engine.attach(guest)
+    got = before.networks["six"]
+    assert (got.global_ipv6_address, got.ipv6_gateway, got.ipam_config) == ("fd00:ab::5", "fd00:ab::1", asked)
+    assert (await engine.networks.inspect("six")).containers[guest.id].ipv6_address == "fd00:ab::5/64"
+    engine.crash()
+    engine.start()
+    assert await engine.networks.restore([guest]) == {guest.id: before}
+    netns = engine.namespaces[guest.id]
+    with netns.entered():
+        dig = await asyncio.create_subprocess_exec(
+            "dig", "@127.0.0.11", "+short", "+tries=1", "+time=5", "-x", "fd00:ab::5", stdout=asyncio.subprocess.PIPE
+        )
+    output, _ = await dig.communicate()
+    assert output.decode().strip() == "c0.six."
 
 
 @pytest.mark.parametrize(
