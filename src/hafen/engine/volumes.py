@@ -291,12 +291,13 @@ class Volumes:
         for name in candidates:
             record = self._records.get(name)
             if record is not None and record.anonymous and self._is_free(record):
-                await self._remove(record)
+                await self._removed(record)
 
     def _is_free(self, record: VolumeRecord, how: Removal = PLAIN_REMOVAL) -> bool:
-        """Whether nobody has it and nothing protects it."""
-        unused = not self._users(record.name) and not self._busy[record.name] and record.name not in self._removing
-        return unused and (how.unprotected or not record.protected)
+        """Whether it is still there, nobody has it and nothing protects it."""
+        name = record.name
+        here = self._records.get(name) is record and name not in self._removing
+        return here and not self._users(name) and not self._busy[name] and (how.unprotected or not record.protected)
 
     async def prune(self, filters: Filters = NO_FILTERS, how: Removal = PLAIN_REMOVAL) -> VolumePruneResponse:
         """As Docker: local volumes without options of their own, for what those are made of may be anybody's."""
@@ -314,10 +315,12 @@ class Volumes:
                 continue
             if not filters.matches_labels(record.labels) or filters.excludes_labels(record.labels):
                 continue
-            reclaimed += await asyncio.to_thread(size_of, self.mounts.mountpoint(record))
-            if not how.dry_run:
-                await self._remove(record)
-            deleted.append(record.name)
+            size = await asyncio.to_thread(size_of, self.mounts.mountpoint(record))
+            if not self._is_free(record, how):  # it has come into use while its files were counted
+                continue
+            if how.dry_run or await self._removed(record):
+                deleted.append(record.name)
+                reclaimed += size
         if not how.dry_run:
             self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return VolumePruneResponse(volumes_deleted=deleted, space_reclaimed=reclaimed)
@@ -348,6 +351,15 @@ class Volumes:
         """Where a container's volume is on the host, as `inspect` shows it; empty where nobody knows."""
         record = self._records.get(name)
         return "" if record is None else self.mounts.mountpoint(record)
+
+    async def _removed(self, record: VolumeRecord) -> bool:
+        """Remove one of several: what cannot be removed stays, and does not keep the others, as with Docker."""
+        try:
+            await self._remove(record)
+        except HafenError as error:
+            log.warning("%s", error.message)
+            return False
+        return True
 
     async def _remove(self, record: VolumeRecord, lost: bool = False) -> None:
         """`lost`: also where its driver is away or does not know it."""
