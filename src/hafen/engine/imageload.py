@@ -186,7 +186,7 @@ class _Pass:
             if expected is not None and digests.algorithm_of(expected) == "sha256":
                 _check(staged.applied.diff_id, expected)
             return
-        with self._store.content.ingest() as ingest:
+        with self._store.content.ingest(digests.algorithm_of(expected) if expected else "sha256") as ingest:
 
             def stored() -> Iterator[bytes]:
                 for chunk in chunks:

@@ -63,6 +63,14 @@ class _Layer:
         return digests.hex_of(self.digest)[:12]
 
 
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """`identity` is of sha256, also where the manifest names the configuration by another digest, as in Docker."""
+
+    identity: Digest
+    document: Document
+
+
 class Puller:
     """One pull from one repository."""
 
@@ -92,14 +100,14 @@ class Puller:
             _check_kind(manifest)
             async with self._transfers.alone(manifest.config.digest):
                 with _ImagePull(self._store, self._transfers, self._source, self._report, lease) as work:
-                    document, about = await self._all_of(work, manifest, found, chosen)
-                    fresh = await self._record(work, name, document, manifest, (found, chosen), about)
+                    image, about = await self._all_of(work, manifest, found, chosen)
+                    fresh = await self._record(work, name, image, manifest, (found, chosen), about)
         self._report(Progress(status=f"Digest: {found.digest}"))
         return fresh
 
     async def _all_of(
         self, work: _ImagePull, manifest: Manifest, found: ManifestData, chosen: ManifestData
-    ) -> tuple[Document, list[Artifact]]:
+    ) -> tuple[_Image, list[Artifact]]:
         """The image, and meanwhile what refers to it."""
         index = found.data if found is not chosen else None
         collector = Collector(self._store, self._source, work.lease)
@@ -107,10 +115,10 @@ class Puller:
         try:
             async with asyncio.TaskGroup() as group:
                 about = group.create_task(collector.collect(index, subjects))
-                document = await work.image(manifest)
+                image = await work.image(manifest)
         except BaseExceptionGroup as failed:
             raise first_error(failed) from None
-        return document, about.result()
+        return image, about.result()
 
     def check_platform(self, name: Reference) -> None:
         """NotFound where what the name stands for is not of the platform that was asked for."""
@@ -141,14 +149,14 @@ class Puller:
         self,
         work: _ImagePull,
         name: Reference,
-        document: Document,
+        image: _Image,
         manifest: Manifest,
         kept: tuple[ManifestData, ...],
         about: Sequence[Artifact],
     ) -> bool:
         """Everything at once. `kept`: what the name stands for, and the manifest chosen of it; `about`: what refers to
         either."""
-        store, identity = self._store, Digest(manifest.config.digest)
+        store, identity, document = self._store, image.identity, image.document
 
         def heavy() -> None:
             for one in kept:
@@ -215,17 +223,19 @@ class _ImagePull:
         """The database has it now."""
         self._directories.clear()
 
-    async def image(self, manifest: Manifest) -> Document:
+    async def image(self, manifest: Manifest) -> _Image:
         """Its configuration, with all layers adopted or already there."""
-        identity = Digest(manifest.config.digest)
-        self.lease.hold(identity)
-        known = self._store.readable(identity)
+        named = Digest(manifest.config.digest)
+        self.lease.hold(named)
+        known = self._store.readable(named)
         if known is not None and self._store.whole(known):
             _check_document(known.document, manifest)
             for chain_id in digests.chain_ids(known.document.rootfs.diff_ids):
                 self.lease.hold(chain_id)  # the image may be removed before it is recorded anew
-            return known.document
+            return _Image(named, known.document)
         data = await self._source.small(manifest.config)
+        identity = digests.of(data)
+        self.lease.hold(identity)
         document = documents.read_image(data)
         _check_document(document, manifest)
         await asyncio.to_thread(self._store.content.put, data, identity)
@@ -237,7 +247,7 @@ class _ImagePull:
             layers.append(_Layer(descriptor, diff_id, chain_id, parent))
             parent = chain_id
         await self._layers(layers)
-        return document
+        return _Image(identity, document)
 
     async def _layers(self, layers: list[_Layer]) -> None:
         missing = list(layers)

@@ -34,8 +34,8 @@ class ContentStore(Protocol):
     def size(self, digest: Digest) -> int:
         """Bytes; NotFound where the blob is not there."""
 
-    def ingest(self) -> "Ingest":
-        """Begin a new blob."""
+    def ingest(self, algorithm: str = "sha256") -> "Ingest":
+        """Begin a new blob, whose digest is to be of this algorithm."""
 
     def partial(self, digest: Digest, size: int) -> Partial:
         """Begin, or go on with, a blob of this digest and size in bytes; one caller at a time."""
@@ -116,15 +116,17 @@ class LocalContent:
         except FileNotFoundError:
             raise NotFound(f"blob {digest} not found") from None
 
-    def ingest(self) -> Ingest:
-        return _LocalIngest(self, self._ingest)
+    def ingest(self, algorithm: str = "sha256") -> Ingest:
+        return _LocalIngest(self, self._ingest, algorithm)
 
     def partial(self, digest: Digest, size: int) -> Partial:
-        def committed(path: str) -> None:
-            os.makedirs(os.path.dirname(self.path(digest)), mode=0o700, exist_ok=True)
-            os.rename(path, self.path(digest))
+        return Partial(self._partial(digest), digest, size, lambda path: self.name(path, digest))
 
-        return Partial(self._partial(digest), digest, size, committed)
+    def name(self, path: str, digest: Digest) -> None:
+        """A whole file becomes the blob of this digest."""
+        place = self.path(digest)
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.rename(path, place)
 
     def _partial(self, digest: Digest) -> str:
         return f"{self._ingest}/{digest.replace(':', '-')}"
@@ -136,7 +138,7 @@ class LocalContent:
             pass
 
     def put(self, data: bytes, expected: Digest | None = None) -> Digest:
-        with self.ingest() as ingest:
+        with self.ingest(digests.algorithm_of(expected) if expected else "sha256") as ingest:
             ingest.write(data)
             return ingest.commit(expected)
 
@@ -220,9 +222,10 @@ def _range(descriptor: int, offset: int, length: int | None) -> Iterator[bytes]:
 
 
 class _LocalIngest:
-    def __init__(self, store: LocalContent, directory: str) -> None:
+    def __init__(self, store: LocalContent, directory: str, algorithm: str) -> None:
         self._store = store
-        self._hasher = digests.new()
+        self._algorithm = algorithm
+        self._hasher = digests.new(algorithm)
         self._path = f"{directory}/{os.urandom(8).hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
@@ -249,13 +252,13 @@ class _LocalIngest:
 
     @property
     def digest(self) -> Digest:
-        return digests.finish(self._hasher)
+        return digests.finish(self._hasher, self._algorithm)
 
     def commit(self, expected: Digest | None = None) -> Digest:
         found = self.digest
         if expected is not None and expected != found:
             raise Corrupt(f"digest mismatch: expected {expected}, the data is {found}")
-        os.rename(self._path, self._store.path(found))
+        self._store.name(self._path, found)
         self._done = True
         return found
 

@@ -3,16 +3,19 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import sys
 import tarfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.harness.engine import EngineProcess, busybox_tar
-from tests.harness.upstream import DOCKER_LIST, OCI_INDEX, Exchange, Proxy, Registry, layer, publish
+from tests.harness.registry import RegistryProcess, descriptor, sha512
+from tests.harness.upstream import DOCKER_LIST, OCI, OCI_INDEX, Exchange, Proxy, Registry, layer, publish
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -91,6 +94,40 @@ def test_platforms(engine: EngineProcess, registry: Registry, kind: str) -> None
     everything = engine.docker("pull", "-a", f"{registry.host}/multi").stdout
     assert {f"{tag}: Pulling from multi" for tag in ("all", "amd64", "arm64")} <= set(everything.splitlines())
     engine.docker("rmi", name, *(f"{registry.host}/multi:{tag}" for tag in ("amd64", "arm64")))
+
+
+def test_everything_named_by_sha512(engine: EngineProcess, folder: Path) -> None:
+    """Manifest, configuration and layer; the image's id is of sha256, as in Docker."""
+    tar = busybox_tar()
+    packed = gzip.compress(tar)
+    diff_id = "sha256:" + hashlib.sha256(tar).hexdigest()
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+    ).encode()
+    kinds = "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"
+    manifest = json.dumps({
+        "schemaVersion": 2, "mediaType": OCI, "config": descriptor(config, kinds[0], "sha512"),
+        "layers": [descriptor(packed, kinds[1], "sha512")],
+    }).encode()  # fmt: skip
+    with RegistryProcess(folder / "sha512") as process, closing(process.client()) as client:
+        for data in (config, packed):
+            assert client("POST", f"/v2/a/blobs/uploads/?digest={sha512(data)}", data).status == 201
+        for reference in ("latest", sha512(manifest)):
+            assert client.push_manifest("a", reference, manifest).status == 201
+        host = f"127.0.0.1:{process.port}"
+        for name in (f"{host}/a:latest", f"{host}/a@{sha512(manifest)}"):
+            engine.docker("pull", name)
+            identity = "sha256:" + hashlib.sha256(config).hexdigest()
+            assert engine.docker("image", "inspect", "-f", "{{.Id}}", name).stdout.strip() == identity
+            assert engine.docker("run", "--rm", identity[7:19], "echo", "here").stdout == "here\n"
+            assert "up to date" in engine.docker("pull", name).stdout
+            assert engine.fsck() == []
+            engine.docker("tag", name, f"{host}/b:1")
+            engine.docker("push", "-q", f"{host}/b:1")
+            engine.docker("rmi", "-f", identity)
+            engine.docker("pull", "-q", f"{host}/b:1")
+            engine.docker("rmi", f"{host}/b:1")
+            assert engine.fsck() == []
 
 
 def absolute(data: bytes) -> bytes:

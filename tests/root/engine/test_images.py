@@ -53,8 +53,8 @@ def member(name: str, data: bytes) -> tuple[Entry, bytes]:
     return Entry(name, size=len(data)), data
 
 
-def blob(data: bytes) -> tuple[Entry, bytes]:
-    return member("blobs/" + digests.of(data).replace(":", "/"), data)
+def blob(data: bytes, algorithm: str = "sha256") -> tuple[Entry, bytes]:
+    return member("blobs/" + digests.of(data, algorithm).replace(":", "/"), data)
 
 
 def docker_archive(*layer_tars: bytes, tags: tuple[str, ...] = ("a:1",), **fields: object) -> bytes:
@@ -69,8 +69,8 @@ def docker_archive(*layer_tars: bytes, tags: tuple[str, ...] = ("a:1",), **field
     )
 
 
-def descriptor(data: bytes, media_type: str, **more: object) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": digests.of(data), "size": len(data), **more}
+def descriptor(data: bytes, media_type: str, algorithm: str = "sha256", **more: object) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": digests.of(data, algorithm), "size": len(data), **more}
 
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -78,28 +78,32 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def oci_archive(
-    layer_tars: tuple[bytes, ...], packed: tuple[bytes, ...], suffix: str = "", name: str = "docker.io/library/o:1"
+    layer_tars: tuple[bytes, ...],
+    packed: tuple[bytes, ...],
+    suffix: str = "",
+    name: str = "docker.io/library/o:1",
+    algorithm: str = "sha256",
 ) -> bytes:
     document = config(*layer_tars)
     manifest = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": descriptor(document, "application/vnd.oci.image.config.v1+json"),
-            "layers": [descriptor(data, LAYER + suffix) for data in packed],
+            "config": descriptor(document, "application/vnd.oci.image.config.v1+json", algorithm),
+            "layers": [descriptor(data, LAYER + suffix, algorithm) for data in packed],
         }
     ).encode()
     index = json.dumps(
         {
             "schemaVersion": 2,
-            "manifests": [descriptor(manifest, MANIFEST, annotations={"io.containerd.image.name": name})],
+            "manifests": [descriptor(manifest, MANIFEST, algorithm, annotations={"io.containerd.image.name": name})],
         }
     ).encode()
     return tar(
         member("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
-        *(blob(data) for data in packed),
-        blob(document),
-        blob(manifest),
+        *(blob(data, algorithm) for data in packed),
+        blob(document, algorithm),
+        blob(manifest, algorithm),
         member("index.json", index),
     )
 
@@ -136,12 +140,15 @@ async def test_load_of_a_docker_archive_keeps_the_id(images: Bench) -> None:
 @pytest.mark.parametrize(
     ("pack", "suffix"), [(lambda data: data, ""), (gzip.compress, "+gzip"), (zstd.compress, "+zstd")]
 )
-async def test_load_of_an_oci_layout(images: Bench, pack: object, suffix: str) -> None:
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_load_of_an_oci_layout(images: Bench, pack: object, suffix: str, algorithm: str) -> None:
     assert callable(pack)
     packed = (pack(ROOT_TAR), pack(SECOND))
-    assert await images.load(oci_archive((ROOT_TAR, SECOND), packed, suffix)) == ["Loaded image: o:1\n"]
+    data = oci_archive((ROOT_TAR, SECOND), packed, suffix, algorithm=algorithm)
+    assert await images.load(data) == ["Loaded image: o:1\n"]
     assert images.content_of("o:1") == {"new": b"new"}
-    kept = [images.store.content.has(digests.of(data)) for data in packed]
+    assert images.images.resolve("o:1").id == digests.of(config(ROOT_TAR, SECOND))
+    kept = [images.store.content.has(digests.of(data, algorithm)) for data in packed]
     assert kept == [bool(suffix)] * 2, "compressed layers are kept as they came"
 
 

@@ -42,6 +42,18 @@ def test_a_blob_is_not_seen_before_it_is_whole(store: LocalContent, tmp_path: Pa
     assert files(tmp_path) == [digests.hex_of(digest)]
 
 
+def test_a_blob_may_be_named_by_sha512(store: LocalContent, tmp_path: Path) -> None:
+    digest = digests.of(DATA, "sha512")
+    assert store.put(DATA, digest) == digest
+    assert store.read(digest) == DATA
+    with store.ingest("sha512") as ingest:
+        ingest.write(b"more")
+        assert ingest.commit() == digests.of(b"more", "sha512")
+    assert set(store.all()) == {digest, digests.of(b"more", "sha512")}
+    with pytest.raises(Corrupt, match="digest mismatch: expected sha512:"):
+        store.put(b"less", digest)
+
+
 def test_a_blob_that_lies_leaves_nothing(store: LocalContent, tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="digest mismatch"):
         store.put(DATA, digests.of(b"something else"))
