@@ -13,6 +13,7 @@ from hafen.storage import tarformat
 from hafen.storage.tarformat import BLOCK, Entry
 
 _MAX_EXTENSION = 1 << 20  # of one pax header or long name; Linux' own limit for a name is 4096
+_MAX_LINE = 20  # of a sparse map: an int64 in decimal
 _ZERO_TAIL = bytes(2 * BLOCK)
 
 
@@ -221,7 +222,7 @@ class Reader:
             lines += whole
             if lines:
                 wanted = 1 + 2 * tarformat.decimal(lines[0])
-            if wanted > _MAX_EXTENSION:
+            if wanted > _MAX_EXTENSION or (len(lines) < wanted and len(buffer) > _MAX_LINE):
                 raise Corrupt(f"archive member {item.name!r} has a damaged sparse map")
         numbers = [tarformat.decimal(line) for line in lines[1:wanted]]
         return self._sparse(item, numbers, tarformat.decimal(records.get("GNU.sparse.realsize", b"")))
@@ -237,9 +238,10 @@ class Reader:
         more = header.tail[137]
         while more:
             block = self._block()
-            numbers += _segments(block, 21)
+            further = _segments(block, 21)
+            numbers += further
             more = block[504]
-            if len(numbers) > _MAX_EXTENSION:
+            if not further or len(numbers) > _MAX_EXTENSION:
                 raise Corrupt(f"archive member {item.name!r} has a damaged sparse map")
         return self._sparse(item._replace(type=tarformat.FILE), numbers, size)
 

@@ -111,6 +111,7 @@ def decode(block: bytes) -> Header:
 def pax_records(data: bytes) -> dict[str, bytes]:
     """The `length key=value` records of an extended header; an empty value means "as if never set"."""
     records: dict[str, bytes] = {}
+    segments: list[bytes] = []
     position = 0
     while position < len(data):
         if data[position] == 0:
@@ -125,10 +126,12 @@ def pax_records(data: bytes) -> dict[str, bytes]:
         value = data[equals + 1 : end - 1]
         if key in ("GNU.sparse.offset", "GNU.sparse.numbytes"):
             # Sparse format 0.0 repeats these two per segment; 0.1 says the same in one list.
-            key = "GNU.sparse.map"
-            value = records[key] + b"," + value if key in records else value
-        records[key] = value
+            segments.append(value)
+        else:
+            records[key] = value
         position = end
+    if segments:
+        records["GNU.sparse.map"] = b",".join(segments)
     return records
 
 

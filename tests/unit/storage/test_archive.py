@@ -173,12 +173,17 @@ def test_unknown_members_are_refused(block: bytes) -> None:
         read(block[:512] + bytes(1024))
 
 
-def pax(records: bytes) -> bytes:
-    head = bytearray(tarformat.encode(Entry("pax", size=len(records))))
-    head[156:157] = b"x"
-    head[148:156] = b" " * 8
-    head[148:156] = b"%06o\0 " % sum(head)
-    return bytes(head) + tarformat.padded(records)
+def header(entry: Entry, kind: str) -> bytes:
+    """A header block of a type that we do not write."""
+    block = bytearray(tarformat.encode(entry))
+    block[156:157] = kind.encode()
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def pax(records: bytes, kind: str = "x") -> bytes:
+    return header(Entry("pax", size=len(records)), kind) + tarformat.padded(records)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +228,35 @@ def test_sparse_files_of_gnu_tar_are_read(tmp_path: Path, kind: str) -> None:
         found[offset : offset + length] = data[position : position + length]
         position += length
     assert found == expected
+
+
+ONE_POINT_NOUGHT = pax(
+    b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=holes\n26 GNU.sparse.realsize=10\n"
+)
+
+
+def endless(start: bytes, block: bytes, most: int) -> Iterator[bytes]:
+    """An archive that goes on like this; fails where so many blocks are read."""
+    yield start
+    for _ in range(most):
+        yield block
+    raise AssertionError(f"{most} blocks were read")
+
+
+@pytest.mark.parametrize("block", [b"1" * 512, b"\n" * 512, bytes(512)], ids=["a number", "no numbers", "zeros"])
+def test_a_sparse_map_without_end_is_refused_at_once(block: bytes) -> None:
+    start = ONE_POINT_NOUGHT + tarformat.encode(Entry("holes", size=1 << 30))
+    with pytest.raises(Corrupt):
+        list(Reader(Source(endless(start, block, 4))))
+
+
+def test_an_old_sparse_map_of_nothing_is_refused_at_once() -> None:
+    head = bytearray(header(Entry("holes", size=1 << 30), "S"))
+    head[345 + 137] = 1  # more of the map follows
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    with pytest.raises(Corrupt, match="sparse map"):
+        list(Reader(Source(endless(bytes(head), bytes(504) + b"\1" + bytes(7), 4))))
 
 
 def test_gnu_tar_lists_what_we_write(tmp_path: Path) -> None:
