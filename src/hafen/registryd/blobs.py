@@ -99,11 +99,10 @@ async def begin(request: Request, parts: Parts) -> Answer:
         return Reply(202, headers=_progress(request, upload))
     try:
         await _receive(request, parts, upload, upload.begin(0), digest)
-        return await _commit(request, parts, upload, digest)
     except BaseException:
-        upload.drop()
-        parts.uploads.forget(upload)
+        await parts.completed(_drop(parts, upload))
         raise
+    return await parts.completed(_commit_or_drop(request, parts, upload, digest))
 
 
 def _mount(request: Request, parts: Parts) -> Answer | None:
@@ -126,8 +125,7 @@ async def status(request: Request, parts: Parts) -> Answer:
 
 async def cancel(request: Request, parts: Parts) -> Answer:
     upload = parts.uploads.find(request.name, request.rest)
-    await parts.in_thread(upload.drop)
-    parts.uploads.forget(upload)
+    await parts.completed(_drop(parts, upload))
     return Reply(204)
 
 
@@ -143,7 +141,7 @@ async def finish(request: Request, parts: Parts) -> Answer:
     upload = parts.uploads.find(request.name, request.rest)
     digest = parse_digest(request.first("digest"))
     await _receive(request, parts, upload, await _turn(request, parts, upload), digest)
-    return await _commit(request, parts, upload, digest)
+    return await parts.completed(_commit(request, parts, upload, digest))
 
 
 async def _turn(request: Request, parts: Parts, upload: Upload) -> int:
@@ -177,8 +175,7 @@ async def _receive(request: Request, parts: Parts, upload: Upload, turn: int, di
             raise exceeded(request.name, upload.size + (request.body.length or 0), room)
         await _write(request, parts, upload, turn, room)
     except QuotaExceeded:
-        await parts.in_thread(upload.drop)
-        parts.uploads.forget(upload)
+        await parts.completed(_drop(parts, upload))
         raise
 
 
@@ -212,6 +209,8 @@ async def _write(request: Request, parts: Parts, upload: Upload, turn: int, room
 
 
 async def _commit(request: Request, parts: Parts, upload: Upload, digest: Digest) -> Answer:
+    """The upload becomes the repository's blob; where that fails it may stay, for another try. A client that gives up
+    waiting finds the blob there later: it was sent whole."""
     with parts.leases.operation() as lease:
         lease.hold(digest)
         try:
@@ -223,6 +222,20 @@ async def _commit(request: Request, parts: Parts, upload: Upload, digest: Digest
         parts.quotas.require(request.name, digest, upload.size)  # others may have been quicker
         parts.rows.link(request.name, digest, upload.size)
     return _created(request, digest)
+
+
+async def _commit_or_drop(request: Request, parts: Parts, upload: Upload, digest: Digest) -> Answer:
+    """Of an upload whose client has no place to try again at."""
+    try:
+        return await _commit(request, parts, upload, digest)
+    except BaseException:
+        await _drop(parts, upload)
+        raise
+
+
+async def _drop(parts: Parts, upload: Upload) -> None:
+    await parts.in_thread(upload.drop)  # which waits for a write in progress
+    parts.uploads.forget(upload)
 
 
 def _created(request: Request, digest: Digest) -> Reply:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
-from hafen.errors import InvalidArgument
+from hafen.errors import HafenError, InvalidArgument
 from hafen.http.message import Body, Head, Headers
 from hafen.registryd.access import Access, Identity
 from hafen.registryd.accesstokens import AccessTokens
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # what not every registry has is imported where it is
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 # Names may hold words such as `blobs`: the last one that fits counts.
 _PATH: Final = re.compile(
     r"/v2/(?P<name>.+)/(?:(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>[^/]+)"
@@ -44,7 +47,8 @@ _PATH: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the registry is made of. `executor` does what reads, writes and hashes."""
+    """What the registry is made of. `executor` does what reads, writes and hashes; `tasks` owns what must not end with
+    the request that began it."""
 
     rows: Rows
     blobs: Blobs
@@ -56,6 +60,7 @@ class Parts:
     access_tokens: AccessTokens
     expiry: Expiry
     executor: Executor
+    tasks: asyncio.TaskGroup
     quotas: Quotas
     webhooks: Webhooks
     metrics: Metrics
@@ -65,6 +70,27 @@ class Parts:
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    async def completed(self, work: Coroutine[object, object, T]) -> T:
+        """The result of work that goes to its end also where its client leaves meanwhile, which cancels requests."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.tasks.create_task(_run(work, done))
+        return await done
+
+
+async def _run(work: Coroutine[object, object, T], done: asyncio.Future[T]) -> None:
+    """The boundary of a task for which nobody may be waiting any more."""
+    try:
+        result = await work
+        if not done.done():
+            done.set_result(result)
+    except Exception as error:
+        if not done.done():
+            done.set_exception(error)
+        else:
+            log.warning("%s, and its client has gone", error, exc_info=not isinstance(error, HafenError))
+    finally:
+        done.cancel()  # where this is cancelled itself
 
 
 @dataclass(frozen=True, slots=True)

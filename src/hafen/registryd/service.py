@@ -132,16 +132,17 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
     engine in the same process, under a prefix."""
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
     executor = ThreadPoolExecutor(THREADS, "registry")
+    tasks = asyncio.TaskGroup()
     try:
         # What can go wrong comes before the task group, which would wrap it.
-        parts = _parts(chosen, kept, executor, context is not None, offer)
+        parts = _parts(chosen, kept, executor, tasks, context is not None, offer)
         doors = [(Registry(parts), tcp_socket(chosen.address), context)]
         doors += [
             (Registry(parts, one.prefix), tcp_socket(one.mirror), context) for one in chosen.proxies if one.mirror
         ]
         private = admin.listening(kept.root)
         async with AsyncExitStack() as stack:
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            await stack.enter_async_context(tasks)
             if parts.cache is not None:
                 await stack.enter_async_context(parts.cache)
             for application, sock, tls in doors:
@@ -169,7 +170,9 @@ async def _make_needless(parts: Parts) -> None:
         parts.cache.expire()
 
 
-def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool, offer: Offer | None) -> Parts:
+def _parts(
+    chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tasks: asyncio.TaskGroup, tls: bool, offer: Offer | None
+) -> Parts:
     cached = CacheRows(kept.database)
     cached.settle({proxy.prefix: proxy.url for proxy in chosen.proxies}, offer.prefix if offer else "")
     rows, limits = kept.rows, chosen.limits
@@ -190,6 +193,7 @@ def _parts(chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tls: bool, 
         access_tokens=issued,
         expiry=Expiry(rows, hooks, chosen.retention, collector.fresh, limits.retention),
         executor=executor,
+        tasks=tasks,
         quotas=quotas.Quotas(rows, chosen.quotas),
         webhooks=hooks,
         metrics=Metrics(),
