@@ -33,7 +33,7 @@ _CHUNK_RANGE: Final = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?", re
 
 async def get(request: Request, parts: Parts) -> Answer:
     digest = request.digest()
-    size = parts.rows.linked(request.name, digest)
+    size = _size(request.name, digest, parts)
     if size is None:
         raise BlobUnknown(f"blob unknown to registry: {digest}")
     headers: Headers = (
@@ -51,6 +51,13 @@ async def get(request: Request, parts: Parts) -> Answer:
     first, count = wanted
     headers = (*headers, ("Content-Range", f"bytes {first}-{first + count - 1}/{size}"))
     return FileReply(file, first, count, OCTETS, headers, status=206)
+
+
+def _size(name: str, digest: Digest, parts: Parts) -> int | None:
+    """Bytes of a blob that the repository has. One whose file has been lost, or is of another size, is not there: a
+    client that is told so pushes it again."""
+    size = parts.rows.linked(name, digest)
+    return size if size is not None and parts.blobs.size(digest) == size else None
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
@@ -111,7 +118,7 @@ def _mount(request: Request, parts: Parts) -> Answer | None:
     source = request.first("from")
     holders = [source] if source else parts.rows.holders(digest)
     for holder in holders:
-        size = parts.rows.linked(holder, digest)
+        size = _size(holder, digest, parts)
         if size is not None and parts.access.may(request.who, holder, "pull"):
             parts.quotas.require(request.name, digest, size)
             parts.rows.link(request.name, digest, size)

@@ -22,7 +22,7 @@ from hafen.registryd.cacherows import CacheRows
 from hafen.registryd.download import Download
 from hafen.registryd.errors import BlobUnknown, ManifestUnknown
 from hafen.registryd.proxies import Proxy, of_name
-from hafen.registryd.rows import Rows
+from hafen.registryd.rows import Rows, Stored
 from hafen.registryd.store import Blobs
 from hafen.registryd.upstream import Upstream
 from hafen.spec.digest import Digest
@@ -101,18 +101,23 @@ class Cache:
     async def freshen(self, name: str, reference: str) -> None:
         """After this the rows have the manifest. ManifestUnknown where there is none, Unavailable where it is neither
         here nor to be had."""
-        stored = self._rows.manifest(name, reference)
+        stored = self._stored(name, reference)
         if stored is not None:
             self._cached.touch(name, stored.digest)
             if ":" in reference or self._is_right(name, reference):
                 return
         await self._once(("manifest", name, reference), lambda: self._fresh(name, reference))
 
+    def _stored(self, name: str, reference: str) -> Stored | None:
+        """What is here of it; what has been lost is not."""
+        found = self._rows.manifest(name, reference)
+        return found if found is not None and self._blobs.size(found.digest) == found.size else None
+
     def _is_right(self, name: str, tag: str) -> bool:
         return time.time() - self._cached.checked_at(name, tag) < self._upstream(name)[0].ttl
 
     async def _fresh(self, name: str, reference: str) -> None:
-        stored = self._rows.manifest(name, reference)
+        stored = self._stored(name, reference)
         try:
             if stored is not None and not await self._moved(name, reference, stored.digest):
                 return
@@ -153,7 +158,7 @@ class Cache:
         manifest = manifests.parse(found.data, found.media_type)
         with self._leases.operation() as lease:
             lease.hold(found.digest)
-            if not self._rows.knows_manifest(found.digest):
+            if not self._rows.knows_manifest(found.digest) or self._blobs.size(found.digest) != len(found.data):
                 await self._in_thread(self._blobs.put, found.data, found.digest)
             tag = "" if ":" in reference else reference
             self._cached.put(name, proxy.url, found.digest, len(found.data), manifest, tag)
@@ -182,7 +187,8 @@ class Cache:
         """The repository to give the blob out of: this one, or another that may be read. It does not become this one's:
         who may read this one alone would get what only the other gives."""
         for holder in (name, *self._rows.holders(digest)):
-            if self._rows.linked(holder, digest) is not None and (holder == name or may_read(holder)):
+            size = self._rows.linked(holder, digest)
+            if size is not None and self._blobs.size(digest) == size and (holder == name or may_read(holder)):
                 self._cached.touch(holder, digest)
                 return holder
         return None

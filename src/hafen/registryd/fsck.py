@@ -1,7 +1,8 @@
 """`hafen registry fsck`: a registry that does not run, checked against its own digests and rows.
 
 Every blob that a row names is read to its end, every image has what it needs. A blob that no row names is no problem:
-collection takes it. Nothing is repaired: what a registry has lost its clients push again.
+collection takes it. What a registry has lost its clients push again, as it tells them that it is not there; of a blob
+that is damaged within its size they are told so once `--repair` has removed it.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class Report:
 
 
 class _Check:
-    def __init__(self, database: Database, content: LocalContent) -> None:
+    def __init__(self, database: Database, content: LocalContent, repair: bool) -> None:
         self._query = database.query
         self._content = content
+        self._repair = repair
         self._bytes = 0
 
     def run(self) -> Report:
@@ -85,6 +87,9 @@ class _Check:
                 continue
             wrong = verify.blob(self._content, digest, read)
             if wrong is not None:
+                if self._repair:
+                    self._content.remove(digest)
+                    wrong += "; removed, for a client to push it again"
                 yield Problem("blob-damaged", digest, wrong)
             elif self._content.size(digest) != size:
                 yield Problem("blob-row", digest, f"its row has the size {size}, not {self._content.size(digest)}")
@@ -110,25 +115,26 @@ class _Check:
                     )
 
 
-def check(root: str) -> Report:
+def check(root: str, repair: bool = False) -> Report:
     """Conflict where the registry runs; NotFound where there is none."""
     if not Path(root, "registry.db").is_file():
         raise NotFound(f"{root} is no registry's root: there is no registry.db in it")
     database = Database(f"{root}/registry.db", MIGRATIONS)
     try:
-        return _Check(database, LocalContent(f"{root}/content")).run()
+        return _Check(database, LocalContent(f"{root}/content"), repair).run()
     finally:
         database.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 where nothing is wrong, else 1."""
+    """The exit code: 0 where nothing is wrong, else 1, also where it has been removed."""
     parser = argparse.ArgumentParser(prog="hafen registry fsck", description="Check a registry that does not run.")
     parser.add_argument("--root", default=DEFAULT_ROOT, metavar="DIR", help=f"the registry's (default {DEFAULT_ROOT})")
+    parser.add_argument("--repair", action="store_true", help="remove damaged blobs, so that they are pushed again")
     parser.add_argument("--format", choices=["json"], help="the report as JSON")
     flags = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
-        report = check(flags.root)
+        report = check(flags.root, flags.repair)
     except HafenError as error:
         print(f"hafen registry fsck: {error.message}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ import json
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from hafen.errors import Corrupt, NotFound
 from hafen.http.message import Answer, Reply
 from hafen.registryd import manifest as manifests
 from hafen.registryd.access import Identity
@@ -22,6 +23,7 @@ from hafen.registryd.rows import Stored
 from hafen.registryd.webhooks import Target
 from hafen.spec import digest as digests
 from hafen.spec import reference
+from hafen.spec.digest import Digest
 
 MAX_PAGE: Final = 1000
 _ALL_TAGS: Final = 1 << 30  # a listing of tags without `n` is whole
@@ -31,7 +33,7 @@ Headers = tuple[tuple[str, str], ...]
 
 async def get(request: Request, parts: Parts) -> Answer:
     stored = parts.rows.manifest(request.name, parse_digest(request.rest) if ":" in request.rest else request.rest)
-    if stored is None:
+    if stored is None or parts.blobs.size(stored.digest) != stored.size:  # lost, so that it is pushed again
         raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
     headers: Headers = (("Docker-Content-Digest", stored.digest), ("ETag", f'"{stored.digest}"'))
     if request.headers.get("if-none-match") == f'"{stored.digest}"':
@@ -58,7 +60,7 @@ async def put(request: Request, parts: Parts) -> Answer:
     parts.rows.check(request.name, manifest)
     with parts.leases.operation() as lease:
         lease.hold(digest)
-        if not parts.rows.knows_manifest(digest):
+        if not (parts.rows.knows_manifest(digest) and _is_whole(digest, parts)):
             await parts.in_thread(parts.blobs.put, data, digest)
         with parts.rows.together():
             parts.quotas.require(request.name, digest, len(data))
@@ -72,6 +74,14 @@ async def put(request: Request, parts: Parts) -> Answer:
     if manifest.subject is not None:
         headers = (*headers, ("OCI-Subject", manifest.subject))
     return Reply(201, headers=(*headers, *(("OCI-Tag", tag) for tag in tags)))
+
+
+def _is_whole(digest: Digest, parts: Parts) -> bool:
+    try:
+        parts.blobs.read(digest)
+    except (NotFound, Corrupt):
+        return False
+    return True
 
 
 async def _read(request: Request) -> bytes:

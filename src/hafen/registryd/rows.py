@@ -166,7 +166,7 @@ class Rows:
         with self._database.transaction():
             self._database.execute(
                 "INSERT INTO links (repository, digest, size, linked_at) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
+                "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at, size = excluded.size",
                 (self._made(name), digest, size, time.time()),
             )
 

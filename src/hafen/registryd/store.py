@@ -23,6 +23,9 @@ class Blobs(Protocol):
     def open(self, digest: Digest) -> BinaryIO:
         """For reading, unbuffered; NotFound where it is not there. Stays readable when the blob is removed."""
 
+    def size(self, digest: Digest) -> int | None:
+        """Of what is there, in bytes; None where it is not."""
+
     def read(self, digest: Digest) -> bytes:
         """A small blob, verified; Corrupt where it is damaged."""
 
@@ -66,6 +69,12 @@ class LocalBlobs:
             return open(self._content.path(digest), "rb", buffering=0)
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is lost") from None
+
+    def size(self, digest: Digest) -> int | None:
+        try:
+            return os.stat(self._content.path(digest)).st_size
+        except FileNotFoundError:
+            return None
 
     def read(self, digest: Digest) -> bytes:
         return self._content.read(digest)

@@ -123,6 +123,15 @@ def test_what_was_asked_for_once_comes_from_here(line: Line, there: Client, clie
     assert client("HEAD", f"/v2/far/app/blobs/{sha256(LARGE)}").headers["content-length"] == str(len(LARGE))
 
 
+def test_what_was_lost_is_fetched_again(line: Line, there: Client, registry: RegistryProcess, client: Client) -> None:
+    manifest = there.push("app", "v1", b"layer")
+    for lost in (manifest, b"layer"):
+        for reference in ("v1", sha256(manifest)):
+            assert pull(client, "far/app", reference).body == manifest
+            (registry.root / "content/blobs/sha256" / sha256(lost)[7:]).unlink()
+            assert pull(client, "far/app", reference).body == manifest
+
+
 def test_a_tag_is_not_asked_about_in_its_time(line: Line, there: Client, tmp_path: Path) -> None:
     there.push("app", "v1", b"one")
     with RegistryProcess(tmp_path / "c", *option(line, ",ttl=1h")) as process, closing(process.client()) as client:

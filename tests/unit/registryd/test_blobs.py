@@ -6,6 +6,7 @@ import http.client
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -200,12 +201,15 @@ def test_a_client_that_goes_away_in_the_middle(registry: RegistryProcess, client
     assert client("GET", path).body == data
 
 
-def test_a_file_that_is_shorter_than_its_blob_ends_the_connection(
+def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
     registry: RegistryProcess, client: Client, name: str
 ) -> None:
     """The client sees that something is missing: the answer's length was told before."""
-    digest = client.push_blob(name, os.urandom(1000))
-    os.truncate(registry.root / "content/blobs/sha256" / digest.removeprefix("sha256:"), 10)
-    with pytest.raises(http.client.IncompleteRead):
-        client("GET", f"/v2/{name}/blobs/{digest}")
+    digest = client.push_blob(name, bytes(64 << 20))  # more than is under way to a client that does not read
+    with closing(http.client.HTTPConnection("127.0.0.1", registry.port, timeout=20)) as connection:
+        connection.request("GET", f"/v2/{name}/blobs/{digest}")
+        answer = connection.getresponse()
+        os.truncate(registry.root / "content/blobs/sha256" / digest.removeprefix("sha256:"), 10)
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
     assert client("GET", "/v2/").status == 200
