@@ -20,11 +20,11 @@ from hafen.errors import HafenError, Unavailable
 from hafen.registryd import manifest as manifests
 from hafen.registryd.cacherows import CacheRows
 from hafen.registryd.download import Download
-from hafen.registryd.errors import BlobUnknown, ManifestUnknown
+from hafen.registryd.errors import BlobUnknown, ManifestUnknown, TooManyRequests
 from hafen.registryd.proxies import Proxy, of_name
 from hafen.registryd.rows import Rows, Stored
 from hafen.registryd.store import Blobs
-from hafen.registryd.upstream import Upstream
+from hafen.registryd.upstream import Away, Upstream
 from hafen.spec.digest import Digest
 from hafen.spec.wire.image import Descriptor
 from hafen.storage import partial as partials
@@ -148,7 +148,7 @@ class Cache:
             raise Unavailable(f"{proxy.url} was away a moment ago")
         try:
             return await work()
-        except Unavailable:
+        except (Away, TooManyRequests):  # not a refusal, which may concern this repository alone
             self._peace[proxy.prefix] = time.monotonic() + PEACE
             raise
 

@@ -10,7 +10,7 @@ import json
 from typing import Final
 
 from hafen import errors
-from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, Unauthorized
+from hafen.errors import Conflict, Forbidden, HafenError, InvalidArgument, NotFound, Unauthorized, Unavailable
 from hafen.http.message import Reply
 
 Headers = tuple[tuple[str, str], ...]
@@ -88,6 +88,14 @@ class QuotaExceeded(Forbidden):
     """More bytes than the repositories under a prefix may have."""
 
 
+class TooManyRequests(Unavailable):
+    """Asked too often; the headers say when to come again, where that is known."""
+
+    def __init__(self, message: str, after: int | None = None) -> None:
+        super().__init__(message)
+        self.headers: Headers = () if after is None else (("Retry-After", str(after)),)
+
+
 _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
     (BlobUnknown, 404, "BLOB_UNKNOWN"),
     (UploadUnknown, 404, "BLOB_UPLOAD_UNKNOWN"),
@@ -110,7 +118,8 @@ _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
     (NotFound, 404, "UNKNOWN"),
     (Conflict, 409, "UNKNOWN"),
     (InvalidArgument, 400, "UNKNOWN"),
-    (errors.Unavailable, 503, "UNAVAILABLE"),
+    (TooManyRequests, 429, "TOOMANYREQUESTS"),
+    (Unavailable, 503, "UNAVAILABLE"),
     (errors.OutOfSpace, 507, "UNKNOWN"),
     (HafenError, 500, "UNKNOWN"),
 )
@@ -118,7 +127,7 @@ _CODES: Final[tuple[tuple[type[HafenError], int, str], ...]] = (
 
 def reply(error: HafenError, headers: Headers = ()) -> Reply:
     """The answer that tells of the error."""
-    headers = error.headers if isinstance(error, RangeInvalid) else headers
+    headers = error.headers if isinstance(error, RangeInvalid | TooManyRequests) else headers
     status, code = next((status, code) for cls, status, code in _CODES if isinstance(error, cls))
     return failure(status, code, error.message, headers)
 

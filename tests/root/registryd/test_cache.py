@@ -184,6 +184,53 @@ def test_a_refusal_does_not_take_away_what_is_here(line: Line, there: Client, cl
     assert pull(client, "far/app", "v1").body == manifest
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_in_one_repository_says_nothing_of_others(
+    line: Line, there: Client, client: Client, status: int
+) -> None:
+    for name in ("app", "secret"):
+        there.push(name, "v1", b"one")
+        assert pull(client, f"far/{name}", "v1").status == 200
+
+    def fault(exchange: Exchange) -> None:
+        if "/secret/" in exchange.path:
+            exchange.status, exchange.body, exchange.headers = status, b"", []
+
+    line.fault = fault
+    client("GET", "/v2/far/secret/manifests/v1")
+    client("GET", "/v2/far/secret/tags/list")
+    client("GET", f"/v2/far/secret/referrers/{sha256(b'')}")
+    moved = there.push("app", "v1", b"two")
+    assert pull(client, "far/app", "v1").body == moved
+    assert client("GET", "/v2/far/app/tags/list").json()["tags"] == ["v1"]
+
+
+def test_too_many_requests_are_told_to_who_gets_nothing(line: Line, there: Client, client: Client) -> None:
+    there.push("app", "v1", b"one")
+    after = "120"
+
+    def fault(exchange: Exchange) -> None:
+        exchange.status, exchange.body, exchange.headers = 429, b"", [("Retry-After", after)]
+
+    line.fault = fault
+    for path in ("manifests/v1", f"blobs/{sha256(b'one')}", "tags/list"):
+        answer = client("GET", f"/v2/far/app/{path}")
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "TOOMANYREQUESTS", "120")
+
+
+def test_a_short_wait_is_waited(line: Line, there: Client, client: Client) -> None:
+    manifest = there.push("app", "v1", b"one")
+    refused: list[Exchange] = []
+
+    def fault(exchange: Exchange) -> None:
+        if not refused:
+            refused.append(exchange)
+            exchange.status, exchange.body, exchange.headers = 429, b"", [("Retry-After", "1")]
+
+    line.fault = fault
+    assert pull(client, "far/app", "v1").body == manifest
+
+
 def test_too_many_requests_are_ridden_out(line: Line, there: Client, client: Client) -> None:
     manifest = there.push("app", "v1", b"one")
     assert pull(client, "far/app", "v1").status == 200
