@@ -88,6 +88,8 @@ def _decode_ip(data: bytes) -> str:
 U8 = _integer("=B")
 U16 = _integer("=H")
 U32 = _integer("=I")
+PORT = _integer("!H")
+BYTES = Kind(_encode_bytes, bytes)
 STRING = Kind(_encode_string, lambda data: data.partition(b"\0")[0].decode(errors="replace"))
 MAC = Kind(_encode_mac, lambda data: data.hex(":"))
 IP = Kind(_encode_ip, _decode_ip)

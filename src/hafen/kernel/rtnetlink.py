@@ -1,23 +1,18 @@
 """Links, addresses and routes through one NETLINK_ROUTE socket (rtnetlink(7)); no lookups, no event handling.
 
-Requests are values; `Rtnetlink.execute` sends any number of them in one datagram. A socket belongs to the network
-namespace that it was opened in, whoever uses it, so a container's namespace is configured from outside.
+Requests are values, which `Rtnetlink.execute` performs. A socket belongs to the network namespace it was opened in,
+whoever uses it, so a container's namespace is configured from outside.
 """
 
 import errno
-import os
 import struct
 from collections.abc import Mapping
-from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, NETLINK_ROUTE, SOCK_CLOEXEC, SOCK_RAW, socket
+from socket import AF_INET, AF_INET6, AF_UNSPEC, NETLINK_ROUTE, socket
 
 from hafen.kernel import nlcodec
+from hafen.kernel.netlink import Netlink, Request, open_socket
 from hafen.kernel.nlcodec import IP, MAC, NESTED, NLM_F_CREATE, NLM_F_EXCL, STRING, U8, U16, U32, Attribute
 from hafen.values import NamedTuple
-
-SOL_NETLINK = 270
-NETLINK_CAP_ACK = 10
-NETLINK_EXT_ACK = 11
-NETLINK_GET_STRICT_CHK = 12
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -109,15 +104,6 @@ class Route(NamedTuple):
     output: int
     table: int
     family: int = AF_INET
-
-
-class Request(NamedTuple):
-    """One rtnetlink request. `what` names it and its object in errors."""
-
-    type: int
-    flags: int
-    payload: bytes
-    what: str
 
 
 def _family(ip: str) -> int:
@@ -277,91 +263,17 @@ def _local_route(kind: int, flags: int, family: int, table: int, output: int) ->
     return Request(kind, flags, header + body, f"local route of table {table}")
 
 
-class Rtnetlink:
+class Rtnetlink(Netlink):
     """A conversation with the kernel over one NETLINK_ROUTE socket, which it owns."""
 
     def __init__(self, sock: socket | None = None) -> None:
-        self._socket = sock or socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._sequence = 0
-        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> "Rtnetlink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def execute(self, *requests: Request) -> None:
-        """Perform the requests in order, in one datagram. All are tried; the first that failed raises its OSError,
-        with the kernel's own words in the message."""
-        if not requests:
-            return
-        first = self._sequence + 1
-        datagram = b""
-        for request in requests:
-            self._sequence += 1
-            flags = request.flags | nlcodec.NLM_F_REQUEST | nlcodec.NLM_F_ACK
-            datagram += nlcodec.pack(nlcodec.Message(request.type, flags, self._sequence, request.payload))
-        self._socket.send(datagram)
-        failure: OSError | None = None
-        outstanding = len(requests)
-        while outstanding:
-            for message in nlcodec.unpack(self._receive()):
-                if not first <= message.sequence <= self._sequence or message.type != nlcodec.NLMSG_ERROR:
-                    continue  # a late answer to an earlier request that was given up
-                outstanding -= 1
-                ack = nlcodec.parse_ack(message)
-                if ack.errno and failure is None:
-                    failure = _failure(requests[message.sequence - first].what, ack)
-        if failure is not None:
-            raise failure
-
-    def _receive(self) -> bytes:
-        """One whole datagram, however large: the kernel fills up to 32 KiB in a dump, more on large pages."""
-        data, _, flags, _ = self._socket.recvmsg(1 << 17)
-        if flags & 0x20:  # MSG_TRUNC
-            raise nlcodec.malformed("datagram larger than the buffer")
-        return data
-
-    def _get(self, kind: int, flags: int, payload: bytes, what: str) -> list[bytes]:
-        """The payloads of a dump (NLM_F_DUMP), or of one object."""
-        for _ in range(8):
-            self._sequence += 1
-            request = nlcodec.Message(kind, flags | nlcodec.NLM_F_REQUEST, self._sequence, payload)
-            self._socket.send(nlcodec.pack(request))
-            found, consistent = self._collect(bool(flags & nlcodec.NLM_F_DUMP), what)
-            if consistent:
-                break  # else things changed while the kernel was listing them
-        return found
-
-    def _collect(self, dump: bool, what: str) -> tuple[list[bytes], bool]:
-        found: list[bytes] = []
-        consistent = True
-        while True:
-            for message in nlcodec.unpack(self._receive()):
-                if message.sequence != self._sequence:
-                    continue
-                consistent = consistent and not message.flags & nlcodec.NLM_F_DUMP_INTR
-                if message.type == nlcodec.NLMSG_ERROR:
-                    ack = nlcodec.parse_ack(message)
-                    if ack.errno:
-                        raise _failure(what, ack)
-                    continue
-                if message.type == nlcodec.NLMSG_DONE:
-                    return found, consistent
-                found.append(message.payload)
-                if not dump:
-                    return found, True
+        super().__init__("rtnetlink", sock or open_socket(NETLINK_ROUTE))
 
     def link(self, name: str) -> Link | None:
         """The link of that name, or None."""
         body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + nlcodec.encode(LINK, name=name)
         try:
-            return _parse_link(self._get(RTM_GETLINK, 0, body, f"get link {name}")[0])
+            return _parse_link(self.get(RTM_GETLINK, 0, body, f"get link {name}")[0])
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -369,22 +281,17 @@ class Rtnetlink:
 
     def links(self) -> list[Link]:
         body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0)
-        return [_parse_link(payload) for payload in self._get(RTM_GETLINK, nlcodec.NLM_F_DUMP, body, "list links")]
+        return [_parse_link(payload) for payload in self.get(RTM_GETLINK, nlcodec.NLM_F_DUMP, body, "list links")]
 
     def addresses(self) -> list[Address]:
         body = _IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0)
-        return [_parse_address(data) for data in self._get(RTM_GETADDR, nlcodec.NLM_F_DUMP, body, "list addresses")]
+        return [_parse_address(data) for data in self.get(RTM_GETADDR, nlcodec.NLM_F_DUMP, body, "list addresses")]
 
     def routes(self, family: int = AF_INET) -> list[Route]:
         """Unicast routes of every table."""
         body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-        parsed = (_parse_route(data) for data in self._get(RTM_GETROUTE, nlcodec.NLM_F_DUMP, body, "list routes"))
+        parsed = (_parse_route(data) for data in self.get(RTM_GETROUTE, nlcodec.NLM_F_DUMP, body, "list routes"))
         return [route for route in parsed if route is not None]
-
-
-def _failure(what: str, ack: nlcodec.Ack) -> OSError:
-    detail = f" ({ack.text})" if ack.text else ""
-    return OSError(ack.errno, f"rtnetlink: {what}: {os.strerror(ack.errno)}{detail}")
 
 
 def _fixed(layout: struct.Struct, payload: bytes) -> tuple[int, ...]:

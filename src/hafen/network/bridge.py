@@ -39,7 +39,8 @@ class BridgeDriver:
         self._owner = table
         self._route = Rtnetlink()
         self._relay_mark = transparent.number(table)
-        self._firewall = Firewall(Nftables(), table, relay_mark=self._relay_mark if respect_firewall else 0)
+        mark = self._relay_mark if respect_firewall else 0
+        self._firewall = Firewall(Nftables(), table, relay_mark=mark, warn=warn)
         self._ports = HeldPorts(relay_all=respect_firewall)
         self._redirects = not respect_firewall
         self._warn = warn
@@ -48,7 +49,7 @@ class BridgeDriver:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the loop notice where somebody removes our nftables table."""
-        self._firewall.watch(loop, self._warn)
+        self._firewall.watch(loop)
 
     def close(self) -> None:
         self._ports.close()

@@ -13,6 +13,7 @@ from hafen.kernel.nftables import Nftables
 from hafen.kernel.nftevents import NftablesEvents
 from hafen.network import ruleset
 from hafen.network.driver import Network
+from hafen.network.flows import Flows
 from hafen.network.ruleset import Published
 
 _IPV6_LINKS = "/proc/sys/net/ipv6/conf"
@@ -23,7 +24,16 @@ class Firewall:
     """One table. It remembers what belongs into it: where somebody flushes the ruleset (the restart of another
     firewall), the table is put back as soon as `watch` hears of it, or else with the next change."""
 
-    def __init__(self, nftables: Nftables, table: str = "hafen", *, relay_mark: int = 0) -> None:
+    def __init__(
+        self,
+        nftables: Nftables,
+        table: str = "hafen",
+        *,
+        relay_mark: int = 0,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._warn = warn
+        self._flows = Flows(warn)
         self._relay_mark = relay_mark
         self._nftables = nftables
         self._table = table
@@ -33,7 +43,7 @@ class Firewall:
         self._handle = 0  # the kernel's, of the table that we built
         self._stop_watching = _nothing
 
-    def watch(self, loop: asyncio.AbstractEventLoop, warn: Callable[[str], None]) -> None:
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Put the table back whenever somebody else removes it, perhaps with an old copy in its place: what it closes
         must not stay open."""
         try:
@@ -45,11 +55,11 @@ class Firewall:
             try:
                 if not events.removed(self._table) or not self._built or self._find() == self._handle:
                     return
-                self._build()
+                self._put_back()
             except (OSError, System) as error:
-                warn(f"the nftables table {self._table} was removed and cannot be put back: {error}")
+                self._warn(f"the nftables table {self._table} was removed and cannot be put back: {error}")
             else:
-                warn(f"the nftables table {self._table} was removed by somebody else; it is there again")
+                self._warn(f"the nftables table {self._table} was removed by somebody else; it is there again")
 
         def stop() -> None:
             loop.remove_reader(events)
@@ -92,6 +102,7 @@ class Firewall:
             for port in new:
                 del self._published[port]
             raise
+        self._flows.published(new)
 
     def withdraw(self, ports: Iterable[Published]) -> None:
         gone = [port for port in ports if port in self._published]
@@ -99,6 +110,7 @@ class Firewall:
             del self._published[port]
         if gone:
             self._change(ruleset.withdraw(self._table, gone))
+            self._flows.withdrawn(gone)
 
     def rebuild(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
         """Put the whole table in place, in one transaction: connections that are under way notice nothing."""
@@ -106,6 +118,7 @@ class Firewall:
         self._published = dict.fromkeys(published)
         if self._networks:
             self._build()
+            self._flows.restored(self._networks.values(), self._published)
         else:
             self.remove()
 
@@ -142,7 +155,12 @@ class Firewall:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EEXIST):
                 raise _failed(error) from error
-            self._build()  # somebody flushed the ruleset (a firewall's restart): put back all that lives
+            self._put_back()  # somebody flushed the ruleset (a firewall's restart)
+
+    def _put_back(self) -> None:
+        """All that lives, where somebody removed it; with what was sent past it meanwhile."""
+        self._build()
+        self._flows.published(self._published)
 
     def blockers(self) -> list[str]:
         """What on the host would drop forwarded packets whatever we accept, in words for the user."""

@@ -16,7 +16,8 @@ from contextlib import ExitStack
 
 from hafen.errors import Forbidden, System
 from hafen.kernel import rtnetlink
-from hafen.kernel.rtnetlink import Link, Request, Rtnetlink
+from hafen.kernel.netlink import Request
+from hafen.kernel.rtnetlink import Link, Rtnetlink
 from hafen.network import sandbox
 from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words
 from hafen.network.ipam import Taken

@@ -8,7 +8,8 @@ from ipaddress import ip_interface
 from socket import AF_INET, AF_INET6
 
 from hafen.kernel import rtnetlink
-from hafen.kernel.rtnetlink import Request, Rtnetlink
+from hafen.kernel.netlink import Request
+from hafen.kernel.rtnetlink import Rtnetlink
 from hafen.network.driver import Netns, Wish
 
 _FAMILIES = {4: AF_INET, 6: AF_INET6}

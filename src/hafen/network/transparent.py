@@ -12,7 +12,8 @@ import zlib
 from socket import AF_INET, AF_INET6
 
 from hafen.kernel import rtnetlink
-from hafen.kernel.rtnetlink import Request, Rtnetlink
+from hafen.kernel.netlink import Request
+from hafen.kernel.rtnetlink import Rtnetlink
 
 _PRIORITY = 18502  # before the main table; a rule without one of its own would be made again each time
 _LOOPBACK = 1  # the index of `lo` in every namespace

@@ -64,6 +64,20 @@ async def test_flushed_table_is_put_back_at_once(world: World, driver: BridgeDri
         assert peer_of(server) == "192.0.2.1"
 
 
+async def test_sender_that_went_past_it_meanwhile_comes_back(world: World, driver: BridgeDriver) -> None:
+    one, _ = plugged(driver, world, BRIDGE, "172.17.0.2", "514:514/udp")
+    server, sender = one.udp(514), world.neighbour.udp(5000)
+    others = "table ip others {\nchain prerouting { type filter hook prerouting priority 0; ct state new accept; }\n}\n"
+    Nftables().run(f"flush ruleset\n{others}")
+    sender.sendto(b"past it", ("192.0.2.2", 514))
+    driver.watch(asyncio.get_running_loop())
+    Nftables().run("add table inet hafen")
+    Nftables().run("delete table inet hafen")
+    await wait_until(lambda: "172.17.0.2" in Nftables().run("list ruleset"))
+    sender.sendto(b"to it", ("192.0.2.2", 514))
+    assert server.recv(100) == b"to it"
+
+
 async def test_old_copy_in_its_place_is_replaced(world: World, driver: BridgeDriver) -> None:
     """Who saves the ruleset to load it again when the machine starts saves our table with it."""
     driver.watch(asyncio.get_running_loop())

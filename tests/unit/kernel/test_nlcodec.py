@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from hafen.kernel import nlcodec, rtnetlink
-from hafen.kernel.rtnetlink import Request
+from hafen.kernel.netlink import Request
 
 
 def by_oracle(request: Request, kind: type[Any]) -> Any:
