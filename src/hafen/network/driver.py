@@ -72,9 +72,9 @@ class Network:
         subnets = self.subnets if address else ()
         return next((one.gateway for one in subnets if ip_address(address) in ip_network(one.network)), "")
 
-    def masquerades(self, version: int) -> bool:
-        """Whether what leaves the network leaves with an address of the host's."""
-        return self.masquerade and not self.internal and self.gateway_mode_of(version) in ("nat", "nat-unprotected")
+    def translates(self, version: int) -> bool:
+        """Whether its ports are published at the host's addresses, and it leaves with them where it is masqueraded."""
+        return not self.internal and self.gateway_mode_of(version) in ("nat", "nat-unprotected")
 
 
 GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")

@@ -10,9 +10,9 @@ another table drops stays dropped, and an `accept` of ours ends only our own cha
     publish       published ports, for packets to any address of the host's own: from outside, from containers, from
                   the host itself. First those published on one address, then those published on all
     relaying      (where the host's firewall is respected) see `network.transparent`
-    postrouting   containers leave with the host's address; so do packets that come back into the network they came
-                  from through a published port, or that the host sends from its loopback: the answer must come back
-                  through here to be translated
+    postrouting   containers leave with the host's address, unless their network is not masqueraded; so do, in any case,
+                  packets that come back into the network they came from through a published port, or that the host
+                  sends from its loopback: the answer must come back through here to be translated
     forward       to our networks only what belongs to a known connection or a published port: no other network of
                   ours, and no neighbour that routes to a container's address past the published ports, gets through.
                   Networks that are routed let in their published ports under the containers' own addresses, and pings;
@@ -119,19 +119,19 @@ def add_network(table: str, network: Network) -> str:
 
 
 def _chain(network: Network) -> str:
-    """What happens to packets that leave the network's subnets, as a part of the table's block."""
-    if not _masqueraded(network):
+    """What happens to packets that come from the network's subnets, as a part of the table's block."""
+    if not _translated(network):
         return ""
     leaving = [
         f'    oifname != "{network.link}" meta nfproto {family} snat {kind} to {address}\n'
         for family, kind, address in (("ipv4", "ip", network.leaves_as), ("ipv6", "ip6", network.leaves_as6))
         if address
     ]
+    leaving.append(f'    oifname != "{network.link}" masquerade\n')
     return f"""\
   chain {_chain_name(network)} {{
-{"".join(leaving)}\
-    oifname != "{network.link}" masquerade
-    ct status dnat masquerade
+{"".join(leaving) if network.masquerade else ""}\
+    oifname "{network.link}" ct status dnat masquerade
   }}
 """
 
@@ -155,7 +155,7 @@ def _elements(table: str, network: Network) -> str:
 
 def remove_network(table: str, network: Network) -> str:
     commands = [f"delete element inet {table} {where} {{ {key} }}\n" for where, key, _ in _membership(network)]
-    if _masqueraded(network):
+    if _translated(network):
         commands.append(f"delete chain inet {table} {_chain_name(network)}\n")
     return "".join(commands)
 
@@ -168,7 +168,7 @@ def _membership(network: Network) -> Iterable[tuple[str, str, str]]:
         yield "same", f"{link} . {link}", ""
     if network.internal:
         yield "internal", link, ""
-    for subnet in _masqueraded(network):
+    for subnet in _translated(network):
         name = "leaving" if ip_network(subnet).version == 4 else "leaving6"
         yield name, subnet, f"goto {_chain_name(network)}"
     # By number: nft knows names of protocols from /etc/protocols alone, which a small host may lack.
@@ -179,9 +179,8 @@ def _membership(network: Network) -> Iterable[tuple[str, str, str]]:
             yield "open", f"{link} . {family}", ""
 
 
-def _masqueraded(network: Network) -> list[str]:
-    """Its subnets that leave with the host's address."""
-    return [s.network for s in network.subnets if network.masquerades(ip_network(s.network).version)]
+def _translated(network: Network) -> list[str]:
+    return [s.network for s in network.subnets if network.translates(ip_network(s.network).version)]
 
 
 def publish(table: str, published: Iterable[Published]) -> str:

@@ -24,6 +24,7 @@ OTHER = Network("b" * 64, "other", "hf-bbbbbbbbbbbb", (Subnet("172.18.0.0/16", "
 INTERNAL = Network("c" * 64, "inner", "hf-cccccccccccc", (Subnet("172.19.0.0/16", "172.19.0.1"),), internal=True)
 APART = Network("d" * 64, "apart", "hf-dddddddddddd", (Subnet("172.20.0.0/16", "172.20.0.1"),), icc=False)
 
+PLAIN = Network("f" * 64, "plain", "hf-ffffffffffff", (Subnet("172.22.0.0/16", "172.22.0.1"),), masquerade=False)
 DUAL = Network(
     "e" * 64, "dual", "hf-eeeeeeeeeeee", (Subnet("172.21.0.0/16", "172.21.0.1"), Subnet("fd00:21::/64", "fd00:21::1"))
 )
@@ -99,6 +100,21 @@ def test_published_port_from_everywhere(world: World, driver: BridgeDriver) -> N
         port = 80 if address == "172.17.0.2" else 8080
         source.connect(address, port).close()
         peer_of(server)
+
+
+@pytest.mark.parametrize("network", [BRIDGE, PLAIN], ids=["masqueraded", "not"])
+def test_published_port_from_beside_it(world: World, driver: BridgeDriver, network: Network) -> None:
+    """The answer would go from container to container, and from an address that nobody asked."""
+    one, _ = plugged(driver, world, network, network.gateway_of(4)[:-1] + "2", "8080:80")
+    two, endpoint = plugged(driver, world, network, network.gateway_of(4)[:-1] + "3")
+    server = one.serve(80)
+    for source in (one, two):
+        source.connect("192.0.2.2", 8080).close()
+        assert peer_of(server) == network.gateway_of(4)
+    world.neighbour.run("ip", "route", "add", network.subnets[0].network, "via", "192.0.2.2")
+    server = world.neighbour.serve(80)
+    two.connect("192.0.2.1", 80).close()
+    assert peer_of(server) == ("192.0.2.2" if network.masquerade else endpoint.ip)
 
 
 def test_published_udp_port(world: World, driver: BridgeDriver) -> None:
