@@ -164,6 +164,8 @@ class Joins:
     async def _changed(self, container: Container, guest: Guest) -> None:
         """A running container has other networks than before: its files and its status say so."""
         await self.names.follow(guest)
+        if not container.alive:
+            return  # it ended meanwhile, and its status says so
         self._write_files(guest, self.members.directory(container))
         self.members.has(container, self.attached(guest))
 
@@ -181,6 +183,8 @@ class Joins:
             raise Forbidden("cannot create endpoint on configuration-only network")
         interface = self._interface(guest, record, settings)
         sysctls = netoptions.endpoint_sysctls(settings.driver_opts, interface)
+        names = tuple(guests.dns_names(guest, settings))
+        links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
         ip, ip6 = self.addresses.grant(record, settings)
         asked = settings.ipam_config or EndpointIpamConfig()
         endpoint_id = secrets.token_hex(32)
@@ -199,15 +203,15 @@ class Joins:
             leads_out=4 in leads_out,
             leads_out6=6 in leads_out,
         )
-        try:
-            endpoint = self.drivers[record.driver].attach(as_network(record), wish, netns)
-        except BaseException:
-            self.addresses.give_back(record, ip[0], ip6[0])
-            raise
-        names = tuple(guests.dns_names(guest, settings))
-        links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
-        endpoint = replace(endpoint, names=names, links=links, leads_out=tuple(leads_out))
-        self.endpoints.put(record.id, endpoint)
+        driver = self.drivers[record.driver]
+        with ExitStack() as undo:
+            undo.callback(self.addresses.give_back, record, ip[0], ip6[0])
+            endpoint = driver.attach(as_network(record), wish, netns)
+            if netns is not None:
+                undo.callback(driver.unplug, endpoint, netns)
+            endpoint = replace(endpoint, names=names, links=links, leads_out=tuple(leads_out))
+            self.endpoints.put(record.id, endpoint)
+            undo.pop_all()
         self.tell("connect", record, container=guest.id)
         if sysctls and netns is not None:
             try:
@@ -235,8 +239,9 @@ class Joins:
 
     def _take_back(self, record: NetworkRecord, endpoint: Endpoint, netns: Netns) -> None:
         """As if the endpoint had never been."""
-        current = self.endpoints.of(endpoint.container_id).get(record.id, endpoint)
-        self._leave(record, current)
+        current = self.endpoints.of(endpoint.container_id).get(record.id)
+        if current is not None:  # else the container ended meanwhile
+            self._leave(record, current)
         self.drivers[record.driver].unplug(endpoint, netns)
 
     def _publish(self, guest: Guest) -> None:

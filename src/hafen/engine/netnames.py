@@ -94,9 +94,14 @@ class NameService:
         self._resolver.stop(container_id)
 
     async def start(self, guest: Guest, netns: Netns) -> None:
+        if not self.serves(guest.id):
+            return
+        udp, tcp = await self._namespaces.resolver_sockets(netns.fd)
         if self.serves(guest.id):
-            udp, tcp = await self._namespaces.resolver_sockets(netns.fd)
             self._resolver.serve(guest.id, udp, tcp, lambda: self._servers(guest))
+        else:  # the container ended meanwhile, and its sockets would keep its namespace
+            udp.close()
+            tcp.close()
 
     async def follow(self, guest: Guest) -> None:
         """A running container has other networks than before, or another engine."""

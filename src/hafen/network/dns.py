@@ -15,12 +15,15 @@ from typing import Protocol
 
 from hafen.network import dnswire
 from hafen.network.dnswire import Malformed, Query
+from hafen.network.relay import SCARCE
 
 PORT = 53
 PATIENCE = 2.0  # seconds for one server
 MAX_PENDING = 256  # of one container; who asks more at once is told to try again
 _BATCH = 64  # datagrams of one container before others have their turn
 _TCP_IDLE = 10.0  # seconds
+MAX_CONNECTIONS = 64  # of one container by TCP; the oldest goes for one more (RFC 7766, 6.2.3)
+_REST = 1.0  # seconds until connections are accepted again for which there were no descriptors
 
 
 Servers = Callable[[], Sequence[str]]
@@ -74,7 +77,8 @@ class _Stub:
         self._udp = udp
         self._tcp = tcp
         self._forwards: set[_Forward] = set()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._rest: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         udp.setblocking(False)
         tcp.setblocking(False)
@@ -83,6 +87,8 @@ class _Stub:
         self._loop.add_reader(tcp, self._accept)
 
     def close(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
         for sock in (self._udp, self._tcp):
             self._loop.remove_reader(sock)
             sock.close()
@@ -140,12 +146,19 @@ class _Stub:
     def _accept(self) -> None:
         try:
             connection, _ = self._tcp.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in SCARCE:  # who asked again at once would be told the same
+                self._loop.remove_reader(self._tcp)
+                self._rest = self._loop.call_later(_REST, self._loop.add_reader, self._tcp, self._accept)
             return
+        if len(self._connections) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.cancel()
         connection.setblocking(False)
         task = self._loop.create_task(self._converse(connection), name=f"DNS by TCP for {self._container_id}")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = None
+        task.add_done_callback(lambda done: self._connections.pop(done, None))
 
     async def _converse(self, connection: socket.socket) -> None:
         """Queries by TCP, one after the other (RFC 7766)."""

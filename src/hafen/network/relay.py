@@ -47,7 +47,7 @@ MAX_UDP_CLIENTS = 4096
 _PIPE_SIZE = 1 << 18  # bytes under way in each direction
 _ROUNDS = 8  # of one connection before others have their turn
 _REST = 1.0  # seconds until a listener tries again that had no descriptors for its clients
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2): of what there may be more later
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2): of what there may be more later
 _IN_PKTINFO = struct.Struct("=i4s4s")  # ip(7)
 _IN6_PKTINFO = struct.Struct("=16sI")  # ipv6(7)
 _IP_PKTINFO = 8  # linux/in.h
@@ -199,7 +199,7 @@ class _Listener:
         try:
             client, (source, *_) = self.socket.accept()
         except OSError as error:
-            if error.errno in _SCARCE:
+            if error.errno in SCARCE:
                 self._thread.rest(self)
             return  # or it has gone again
         try:

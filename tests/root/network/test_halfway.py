@@ -1,17 +1,23 @@
 """Joining, leaving and removing that is cut short or runs beside another: every state can be left again."""
 
 import asyncio
+import errno
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from hafen.engine import guests
 from hafen.engine.guests import Guest
+from hafen.engine.records import Status
 from hafen.engine.start import guest_of
 from hafen.errors import NotFound, System
 from hafen.kernel.nftables import Nftables
 from hafen.network.driver import Endpoint, Network
+from hafen.spec.lifecycle import State
 from hafen.spec.wire.network import (
+    EndpointSettings,
     Ipam,
     IpamConfig,
     NetworkConnectRequest,
@@ -204,3 +210,62 @@ async def test_what_one_network_refuses_does_not_keep_the_ports_of_another(
     for name in ("first", "second"):
         assert not (await engine.networks.inspect(name)).containers
         await engine.networks.remove(name)
+
+
+async def test_a_container_that_ends_while_it_is_connected(
+    engine: NetworkEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its resolver would keep its namespace for ever, and its status would say that it has networks."""
+    await create(engine, "mine")
+    guest = engine.guest()
+    await engine.attach(guest)
+    container = engine.members.find(guest.id)
+    made: list[socket.socket] = []
+    make = engine.members.resolver_sockets
+
+    async def ends_meanwhile(netns: int) -> tuple[socket.socket, socket.socket]:
+        udp, tcp = await make(netns)
+        made.extend((udp, tcp))
+        stopped = {name: guests.stopped(had) for name, had in container.status.networks.items()}
+        container.status = Status(state=State.EXITED, networks=stopped)
+        engine.networks.release(guest.id)
+        return udp, tcp
+
+    monkeypatch.setattr(engine.members, "resolver_sockets", ends_meanwhile)
+    await engine.networks.connect("mine", NetworkConnectRequest(container=guest.id))
+    assert [one.fileno() for one in made] == [-1, -1]
+    assert list(container.status.networks) == ["bridge"]
+    assert list(container.record.networks) == ["bridge", "mine"], "where it starts the next time"
+    await engine.networks.remove("mine")
+
+
+@pytest.mark.parametrize(("link", "complaint"), [("a:b:c", "bad format for links: a:b:c"), ("", "empty string")])
+async def test_links_that_make_no_sense_leave_nothing(engine: NetworkEngine, link: str, complaint: str) -> None:
+    await create(engine, "mine")
+    guest = engine.guest()
+    await engine.attach(guest)
+    asked = NetworkConnectRequest(container=guest.id, endpoint_config=EndpointSettings(links=[link]))
+    with pytest.raises(System, match=complaint):
+        await engine.networks.connect("mine", asked)
+    assert interfaces(engine.namespaces[guest.id]) == {"eth0"}
+    assert (await engine.attach(engine.guest(mode="mine"))).networks["mine"].ip_address == "172.18.0.2"
+
+
+async def test_a_join_that_cannot_be_recorded_leaves_nothing(
+    engine: NetworkEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(engine, "mine")
+    guest = engine.guest()
+    await engine.attach(guest)
+    links = engine.world.links()
+
+    def refuse(network: str, endpoint: Endpoint) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.networks._endpoints, "put", refuse)
+        with pytest.raises(OSError, match="no space"):
+            await engine.networks.connect("mine", NetworkConnectRequest(container=guest.id))
+    assert engine.world.links() == links
+    await engine.networks.connect("mine", NetworkConnectRequest(container=guest.id))
+    assert interfaces(engine.namespaces[guest.id]) == {"eth0", "eth1"}

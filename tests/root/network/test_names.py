@@ -2,12 +2,16 @@
 
 import asyncio
 import re
+import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from hafen.network import dnswire
+from hafen.network.dns import MAX_CONNECTIONS
 from hafen.spec.wire.network import EndpointSettings, NetworkConnectRequest, NetworkingConfig
+from tests.harness.descriptors import few_descriptors
 from tests.harness.netns import Netns
 from tests.harness.networks import NetworkEngine, create
 
@@ -191,3 +195,53 @@ async def test_a_thousand_queries_a_second(engine: NetworkEngine) -> None:
         assert answered == 2000
         assert len(server.asked) == 1000
         assert answered / took > 1000, f"{answered / took:.0f} a second"
+
+
+def framed(name: str) -> bytes:
+    message = b"\0\1\1\0\0\1" + bytes(6) + dnswire.encode_name(name) + b"\0\1\0\1"
+    return len(message).to_bytes(2, "big") + message
+
+
+def tcp(netns: Netns, undo: ExitStack) -> socket.socket:
+    with netns.entered():
+        made = undo.enter_context(socket.socket())
+    made.setblocking(False)
+    return made
+
+
+async def answered(client: socket.socket) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 512), 10)
+
+
+async def test_tcp_connections_of_one_container_are_bounded(engine: NetworkEngine) -> None:
+    """Each costs the engine a descriptor: the oldest goes for one more."""
+    await create(engine, "mine")
+    netns = await inside(engine)
+    loop = asyncio.get_running_loop()
+    with ExitStack() as undo:
+        clients = [tcp(netns, undo) for _ in range(MAX_CONNECTIONS + 10)]
+        for client in clients:
+            await loop.sock_connect(client, ("127.0.0.11", 53))
+            await loop.sock_sendall(client, framed("c0"))
+            assert dnswire.encode_name("c0") in await answered(client)
+        for client in clients[:10]:
+            assert await answered(client) == b""
+        for client in clients[10:]:
+            await loop.sock_sendall(client, framed("c0"))
+            assert dnswire.encode_name("c0") in await answered(client)
+
+
+async def test_tcp_without_descriptors_waits_for_some(engine: NetworkEngine) -> None:
+    await create(engine, "mine")
+    netns = await inside(engine)
+    loop = asyncio.get_running_loop()
+    with ExitStack() as undo:
+        client = tcp(netns, undo)
+        with few_descriptors(0):
+            await loop.sock_connect(client, ("127.0.0.11", 53))
+            await loop.sock_sendall(client, framed("c0"))
+            begin = time.process_time()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(loop.sock_recv(client, 512), 0.5)
+            assert time.process_time() - begin < 0.2, "it asks again and again"
+        assert dnswire.encode_name("c0") in await answered(client)

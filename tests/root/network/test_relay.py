@@ -1,17 +1,16 @@
 """The relay's thread in rounds that go wrong: descriptors that change hands, and none left."""
 
 import os
-import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from hafen.network.relay import Relay, Target
+from tests.harness.descriptors import few_descriptors
 from tests.harness.netns import World
 
 pytestmark = pytest.mark.root
@@ -79,20 +78,6 @@ def test_descriptors_that_change_hands_within_a_round(container: socket.socket, 
     other, behind = pair(container)
     other.close()
     behind.close()
-
-
-@contextmanager
-def few_descriptors(free: int) -> Iterator[None]:
-    """This process may open so many more."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    top = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
-    with ExitStack() as undo:
-        while (gap := os.dup(0)) < top:
-            undo.callback(os.close, gap)
-        os.close(gap)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (top + free, before[1]))
-        undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
-        yield
 
 
 def test_a_relay_without_descriptors_waits_for_some(container: socket.socket, relay: Relay) -> None:
