@@ -64,6 +64,14 @@ class FakeMembers:
         tcp.bind(("127.0.0.11", 53))
         return udp, tcp
 
+    async def server_sockets(self, netns: int, family: int, kind: int, count: int) -> Sequence[socket.socket]:
+        (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
+        with owner.entered():
+            made = [socket.socket(family, kind) for _ in range(count)]
+        for one in made:
+            one.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        return made
+
     async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
         (owner,) = [one for one in self.namespaces.values() if os.fstat(one.fd).st_ino == os.fstat(netns).st_ino]
         with owner.entered():

@@ -16,7 +16,7 @@ from hafen.engine.records import Container, Containers
 from hafen.engine.shimlink import NetnsHandle, ShimLink, SocketSpec
 from hafen.engine.start import guest_of
 from hafen.errors import System
-from hafen.network import dns
+from hafen.network import dnsservers
 from hafen.network.etcfiles import EMBEDDED_RESOLVER
 from hafen.spec.wire.network import EndpointSettings
 
@@ -55,9 +55,14 @@ class Members:
     async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
         """Where the embedded resolver listens inside the namespace: by UDP and by TCP."""
         udp, tcp = await self.shims.sockets(
-            netns, [SocketSpec(socket.AF_INET, kind, EMBEDDED_RESOLVER, dns.PORT) for kind in _RESOLVER_SOCKETS]
+            netns, [SocketSpec(socket.AF_INET, kind, EMBEDDED_RESOLVER, dnsservers.PORT) for kind in _RESOLVER_SOCKETS]
         )
         return udp, tcp
+
+    async def server_sockets(self, netns: int, family: int, kind: int, count: int) -> Sequence[socket.socket]:
+        """Sockets inside the namespace that the embedded resolver asks servers by."""
+        anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        return await self.shims.sockets(netns, [SocketSpec(family, kind, anywhere, 0)] * count)
 
     async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
         await self.shims.set_sysctls(netns, settings)

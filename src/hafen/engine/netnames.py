@@ -12,6 +12,7 @@ from hafen.engine.netdefaults import NetworkDefaults
 from hafen.engine.netrecords import Endpoints, NetworkRecords
 from hafen.network import etcfiles
 from hafen.network.dns import Resolver
+from hafen.network.dnsservers import Server
 from hafen.network.driver import Netns
 
 _HOST = frozenset(("host.docker.internal", "gateway.docker.internal", "host.containers.internal"))
@@ -66,6 +67,9 @@ class Namespaces(Protocol):
     async def resolver_sockets(self, netns: int) -> tuple[socket.socket, socket.socket]:
         """Where the embedded resolver listens inside the namespace: by UDP and by TCP."""
 
+    async def server_sockets(self, netns: int, family: int, kind: int, count: int) -> Sequence[socket.socket]:
+        """Sockets inside the namespace that the embedded resolver asks servers by."""
+
     async def set_sysctls(self, netns: int, settings: Mapping[str, str]) -> None:
         """Write sysctls of the namespace; System where the kernel refuses one."""
 
@@ -80,7 +84,7 @@ class NameService:
         self._records = records
         self._endpoints = endpoints
         self._namespaces = namespaces
-        self._resolver = Resolver(NetworkNames(records, endpoints))
+        self._resolver = Resolver(NetworkNames(records, endpoints), namespaces.server_sockets)
 
     def close(self) -> None:
         self._resolver.close()
@@ -114,10 +118,13 @@ class NameService:
             finally:
                 netns.close()
 
-    def _servers(self, guest: Guest) -> Sequence[str]:
+    def _servers(self, guest: Guest) -> Sequence[Server]:
         """Whom to ask for names that are not ours: nobody, where no network of the container leads out."""
         if not any(self._records.find(network_id).leads_out for network_id in self._endpoints.of(guest.id)):
             return ()
-        return (
-            guest.host_config.dns or self._defaults.dns or etcfiles.host_resolver().servers or etcfiles.FALLBACK_SERVERS
-        )
+        own = [address for address in guest.host_config.dns or () if address != etcfiles.EMBEDDED_RESOLVER]
+        if own:
+            return [Server(address, inside=True) for address in own]
+        if self._defaults.dns:  # on the loopback they are the host's, not every container's
+            return [Server(address, inside=not etcfiles.is_loopback(address)) for address in self._defaults.dns]
+        return [Server(address) for address in etcfiles.host_resolver().servers or etcfiles.FALLBACK_SERVERS]

@@ -186,6 +186,8 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 # linux/if.h, linux/sockios.h
 IFF_UP = 1
 SIOCSIFFLAGS = 0x8914
+SIOCGIFINDEX = 0x8933
+SIOCGSKNS = 0x894C
 
 # linux/inotify.h
 IN_MODIFY = 0x2

@@ -3,6 +3,7 @@
 namespaces(7), user_namespaces(7), time_namespaces(7), setns(2).
 """
 
+import fcntl
 import os
 import signal
 from collections.abc import Sequence
@@ -65,6 +66,11 @@ def exists(kind: str) -> bool:
 def open_own(kind: str) -> int:
     """A descriptor of our own namespace of that kind."""
     return os.open(f"/proc/self/ns/{KINDS[kind].file}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def of_socket(fd: int) -> int:
+    """A descriptor of the network namespace that a socket is in (ioctl_ns(2), SIOCGSKNS)."""
+    return fcntl.ioctl(fd, consts.SIOCGSKNS)
 
 
 def same_user_namespace(pid: int) -> bool:

@@ -1,8 +1,8 @@
 """The embedded resolver at 127.0.0.11: names of the container's networks from us, everything else from its servers.
 
 Per container two sockets, made inside its network namespace and answered here, on the engine's event loop. Queries
-that are not ours go out from the host's namespace, so servers on the host's loopback serve as well: each from a socket
-of its own with a random id (RFC 5452), to one server after the other until one answers.
+that are not ours go to one server after the other until one answers, each from a socket of its own (`dnsservers`) with
+a random id (RFC 5452).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from hafen.errors import HafenError
 from hafen.network import dnswire
+from hafen.network.dnsservers import MakeSockets, Server, ServerSockets, address_of
 from hafen.network.dnswire import Malformed, Query
 from hafen.network.relay import SCARCE
 
-PORT = 53
 PATIENCE = 2.0  # seconds for one server
 MAX_PENDING = 256  # of one container; who asks more at once is told to try again
 _BATCH = 64  # datagrams of one container before others have their turn
@@ -26,7 +27,7 @@ MAX_CONNECTIONS = 64  # of one container by TCP; the oldest goes for one more (R
 _REST = 1.0  # seconds until connections are accepted again for which there were no descriptors
 
 
-Servers = Callable[[], Sequence[str]]
+Servers = Callable[[], Sequence[Server]]
 
 
 class Names(Protocol):
@@ -40,17 +41,20 @@ class Names(Protocol):
 
 
 class Resolver:
-    """Every container's resolver; loop thread only."""
+    """Every container's resolver; loop thread only. `make_sockets` makes those inside a container's namespace."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, make_sockets: MakeSockets) -> None:
         self._names = names
+        self._make_sockets = make_sockets
         self._stubs: dict[str, _Stub] = {}
 
     def serve(self, container_id: str, udp: socket.socket, tcp: socket.socket, servers: Servers) -> None:
         """Answer on these bound sockets, which are ours from now on. `servers` is asked for each query that is not
         ours; where it gives none, nothing is forwarded."""
         self.stop(container_id)
-        self._stubs[container_id] = _Stub(container_id, self._names, udp, tcp, servers)
+        self._stubs[container_id] = _Stub(
+            container_id, self._names, udp, tcp, servers, ServerSockets(udp, self._make_sockets)
+        )
 
     def serves(self, container_id: str) -> bool:
         return container_id in self._stubs
@@ -69,14 +73,16 @@ class _Stub:
     """One container's resolver."""
 
     def __init__(
-        self, container_id: str, names: Names, udp: socket.socket, tcp: socket.socket, servers: Servers
-    ) -> None:
+        self, container_id: str, names: Names, udp: socket.socket, tcp: socket.socket, servers: Servers,
+        server_sockets: ServerSockets,
+    ) -> None:  # fmt: skip
         self._container_id = container_id
         self._names = names
         self._servers = servers
+        self._server_sockets = server_sockets
         self._udp = udp
         self._tcp = tcp
-        self._forwards: set[_Forward] = set()
+        self._forwards: set[asyncio.Task[None]] = set()
         self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._rest: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -92,10 +98,9 @@ class _Stub:
         for sock in (self._udp, self._tcp):
             self._loop.remove_reader(sock)
             sock.close()
-        for forward in tuple(self._forwards):
-            forward.give_up()
-        for connection in tuple(self._connections):
-            connection.cancel()
+        for task in (*self._forwards, *self._connections):
+            task.cancel()
+        self._server_sockets.close()
 
     def _resolve(self, query: Query) -> bytes | None:
         """The response to what is ours to answer, or None."""
@@ -128,7 +133,9 @@ class _Stub:
             elif len(self._forwards) >= MAX_PENDING:
                 self._answer(query, dnswire.failure(query, dnswire.SERVFAIL), client)
             else:
-                self._forwards.add(_Forward(self, query, data, client, self._servers()))
+                forward = self._loop.create_task(self._forward(query, data, client), name="a forwarded DNS query")
+                self._forwards.add(forward)
+                forward.add_done_callback(self._forwards.discard)
 
     def _answer(self, query: Query, response: bytes, client: tuple[str, int]) -> None:
         try:
@@ -136,12 +143,31 @@ class _Stub:
         except OSError:
             pass  # its socket is full or gone; it asks again
 
-    def answered(self, forward: _Forward, response: bytes) -> None:
-        self._forwards.discard(forward)
-        self._answer(forward.query, response, forward.client)
+    async def _forward(self, query: Query, data: bytes, client: tuple[str, int]) -> None:
+        """Ask the servers; with none left the client hears that it failed."""
+        servers = list(self._servers())
+        while servers:
+            server = servers.pop(0)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    response = await self._ask(server, data)
+            except (OSError, TimeoutError, HafenError):
+                continue
+            if response[3] & 0x0F in (dnswire.SERVFAIL, dnswire.REFUSED) and servers:
+                continue
+            self._answer(query, dnswire.with_id(response, query.id), client)
+            return
+        self._answer(query, dnswire.failure(query, dnswire.SERVFAIL), client)
 
-    def forgotten(self, forward: _Forward) -> None:
-        self._forwards.discard(forward)
+    async def _ask(self, server: Server, data: bytes) -> bytes:
+        with await self._server_sockets.take(server, socket.SOCK_DGRAM) as through:
+            through.connect(address_of(server, through))
+            sent = dnswire.with_id(data, secrets.randbits(16))
+            through.send(sent)
+            while True:
+                response = await self._loop.sock_recv(through, 65535)
+                if dnswire.answers(response, sent):
+                    return response
 
     def _accept(self) -> None:
         try:
@@ -180,99 +206,31 @@ class _Stub:
         for server in self._servers():
             try:
                 async with asyncio.timeout(PATIENCE):
-                    reader, writer = await asyncio.open_connection(server, PORT)
-                    try:
-                        writer.write(len(data).to_bytes(2, "big") + data)
-                        await writer.drain()
-                        response = await _read_framed(reader)
-                    finally:
-                        writer.close()
-            except (OSError, EOFError, TimeoutError):
+                    response = await self._ask_by_tcp(server, data)
+            except (OSError, EOFError, TimeoutError, HafenError):
                 continue
             if dnswire.answers(response, data):
                 return response
         return dnswire.failure(query, dnswire.SERVFAIL)
 
+    async def _ask_by_tcp(self, server: Server, data: bytes) -> bytes:
+        with await self._server_sockets.take(server, socket.SOCK_STREAM) as through:
+            await self._loop.sock_connect(through, address_of(server, through))
+            await self._loop.sock_sendall(through, len(data).to_bytes(2, "big") + data)
+            return await self._receive_framed(through)
 
-class _Forward:
-    """A query on its way to the servers, one after the other."""
+    async def _receive_framed(self, through: socket.socket) -> bytes:
+        length = int.from_bytes(await self._receive(through, 2), "big")
+        return await self._receive(through, length)
 
-    def __init__(self, stub: _Stub, query: Query, data: bytes, client: tuple[str, int], servers: Sequence[str]) -> None:
-        self.query = query
-        self.client = client
-        self._stub = stub
-        self._data = data
-        self._servers = list(servers)
-        self._loop = asyncio.get_running_loop()
-        self._sent = b""
-        self._socket: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop.call_soon(self._next)  # not now: a failure at once would answer before we are known
-
-    def give_up(self) -> None:
-        self._close()
-        self._servers.clear()
-        self._stub.forgotten(self)
-
-    def _next(self) -> None:
-        """Ask the next server; with none left the client hears that it failed."""
-        self._close()
-        while self._servers:
-            server = self._servers.pop(0)
-            try:
-                self._socket = _connected(server)
-                self._sent = dnswire.with_id(self._data, secrets.randbits(16))
-                self._socket.send(self._sent)
-            except OSError:
-                self._close()
-                continue
-            self._loop.add_reader(self._socket, self._received, self._socket)
-            self._timer = self._loop.call_later(PATIENCE, self._next)
-            return
-        self._stub.answered(self, dnswire.failure(self.query, dnswire.SERVFAIL))
-
-    def _received(self, sock: socket.socket) -> None:
-        try:
-            response = sock.recv(65535)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:  # nobody listens there
-            self._next()
-            return
-        if not dnswire.answers(response, self._sent):
-            return
-        if response[3] & 0x0F in (dnswire.SERVFAIL, dnswire.REFUSED) and self._servers:
-            self._next()
-            return
-        self._close()
-        self._stub.answered(self, dnswire.with_id(response, self.query.id))
-
-    def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
-
-
-def _connected(server: str) -> socket.socket:
-    """A UDP socket to a server; its port is random. OSError where there is no way to it."""
-    address, _, scope = server.partition("%")
-    if ":" in address:
-        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    else:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if ":" in address:
-            made.connect((address, PORT, 0, socket.if_nametoindex(scope) if scope else 0))
-        else:
-            made.connect((address, PORT))
-    except BaseException:
-        made.close()
-        raise
-    return made
+    async def _receive(self, through: socket.socket, count: int) -> bytes:
+        received = b""
+        while len(received) < count:
+            more = await self._loop.sock_recv(through, count - len(received))
+            if not more:
+                raise EOFError
+            received += more
+        return received
 
 
 async def _read_framed(reader: asyncio.StreamReader) -> bytes:

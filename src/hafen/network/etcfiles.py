@@ -90,7 +90,7 @@ def override(base: Resolver, servers: Sequence[str], search: Sequence[str], opti
 def without_loopback(resolver: Resolver) -> Resolver:
     """For containers that ask the servers themselves: the host's loopback is not theirs. With nothing left, public
     servers, as Docker does."""
-    servers = tuple(server for server in resolver.servers if not _is_loopback(server))
+    servers = tuple(server for server in resolver.servers if not is_loopback(server))
     return replace(resolver, servers=servers or FALLBACK_SERVERS)
 
 
@@ -192,7 +192,7 @@ def _edit_hosts(directory: str, edit: Callable[[list[str]], list[str]]) -> None:
             file.truncate()
 
 
-def _is_loopback(server: str) -> bool:
+def is_loopback(server: str) -> bool:
     try:
         return ip_address(server.partition("%")[0]).is_loopback
     except ValueError:

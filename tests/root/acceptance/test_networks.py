@@ -270,7 +270,8 @@ def answer_names(server: socket.socket) -> None:
 
 
 def test_names_are_asked_of_the_servers_that_the_host_has_now(world: World, tmp_path: Path) -> None:
-    """The engine sees a resolv.conf of this test's own, which changes while a container runs."""
+    """The engine sees a resolv.conf of this test's own, which changes while a container runs; a container with servers
+    of its own asks those, from inside."""
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text("nameserver 192.0.2.77\n")
     server = world.neighbour.udp(53, "192.0.2.1")
@@ -286,6 +287,8 @@ def test_names_are_asked_of_the_servers_that_the_host_has_now(world: World, tmp_
         engine.docker("run", "-d", "--name", "web", "--net", "mine", "busybox", "sleep", "600")
         look_up = ("exec", "web", "nslookup", "-type=a", "somewhere.test")
         assert "192.0.2.99" not in engine.docker(*look_up, check=False).stdout
+        own = ("run", "--rm", "--net", "mine", "--dns", "192.0.2.1", "busybox", "nslookup", "-type=a", "somewhere.test")
+        assert "192.0.2.99" in engine.docker(*own, check=False).stdout
         resolv_conf.write_text("nameserver 192.0.2.1\n")
         assert "192.0.2.99" in engine.docker(*look_up, check=False).stdout
     world.host.udp().sendto(b"", ("192.0.2.1", 53))

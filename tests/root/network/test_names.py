@@ -1,16 +1,18 @@
 """The embedded resolver, asked by Debian's dig from inside: what is answered, with which words, and how much of it."""
 
 import asyncio
+import os
 import re
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
 
 from hafen.network import dnswire
 from hafen.network.dns import MAX_CONNECTIONS
-from hafen.spec.wire.network import EndpointSettings, NetworkConnectRequest, NetworkingConfig
+from hafen.spec.wire.network import EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkingConfig
 from tests.harness.descriptors import few_descriptors
 from tests.harness.netns import Netns
 from tests.harness.networks import NetworkEngine, create
@@ -245,3 +247,101 @@ async def test_tcp_without_descriptors_waits_for_some(engine: NetworkEngine) -> 
                 await asyncio.wait_for(loop.sock_recv(client, 512), 0.5)
             assert time.process_time() - begin < 0.2, "it asks again and again"
         assert dnswire.encode_name("c0") in await answered(client)
+
+
+async def served_inside(netns: Netns, undo: ExitStack, address: str) -> list[str]:
+    """A name server in a container, by UDP and TCP, that knows example.org; the names that it is asked for."""
+    asked: list[str] = []
+    udp, tcp = netns.udp(53, address), netns.serve(53, address)
+    udp.setblocking(False)
+
+    def answer(data: bytes) -> bytes:
+        query = dnswire.parse_query(data)
+        asked.append(query.name)
+        return dnswire.addresses(query, [f"198.51.100.{number}" for number in range(100)])
+
+    def by_udp() -> None:
+        data, client = udp.recvfrom(4096)
+        udp.sendto(dnswire.for_udp(dnswire.parse_query(data), answer(data)), client)
+
+    async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        response = answer(await reader.readexactly(length))
+        writer.write(len(response).to_bytes(2, "big") + response)
+        await writer.drain()
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(udp, by_udp)
+    undo.callback(loop.remove_reader, udp)
+    server = await asyncio.start_server(by_tcp, sock=tcp)
+    undo.callback(server.close)
+    return asked
+
+
+async def test_servers_of_the_users_are_asked_from_inside(engine: NetworkEngine) -> None:
+    """On a macvlan network the host does not reach them. By UDP, by TCP, over IPv6, and on the container's loopback."""
+    config = [
+        IpamConfig(subnet="192.0.2.0/24", gateway="192.0.2.1", auxiliary_addresses={"host": "192.0.2.2"}),
+        IpamConfig(subnet="2001:db8::/64", gateway="2001:db8::1"),
+    ]
+    await create(
+        engine, "mine", driver="macvlan", options={"parent": "uplink"}, enable_ipv6=True, ipam=Ipam(config=config)
+    )
+    pihole = await inside(engine)
+    (six,) = [address.ip for address in pihole.route.addresses() if address.ip.startswith("2001:")]
+    (four,) = [address.ip for address in pihole.route.addresses() if address.ip.startswith("192.")]
+    with ExitStack() as undo:
+        for address in (four, six):
+            asked = await served_inside(pihole, undo, address)
+            netns = await inside(engine, dns=[address])
+            found = await dig(netns, "+noedns", "example.org")
+            assert found.by_tcp
+            assert len(found.answers) == 100
+            assert asked == ["example.org", "example.org"], "by UDP first"
+        own = await inside(engine, dns=["127.0.0.1"])
+        asked = await served_inside(own, undo, "127.0.0.1")
+        assert len((await dig(own, "+bufsize=4096", "example.org")).answers) == 100
+        assert asked == ["example.org"]
+
+
+async def test_a_container_that_ends_leaves_no_socket_for_its_servers(engine: NetworkEngine) -> None:
+    """Also those that are being made at that moment, for a burst of queries that share them."""
+    await create(engine, "mine")
+    async with Server(engine):
+        guest = engine.guest(mode="mine", dns=["192.0.2.1"])
+        await engine.attach(guest)
+        netns = engine.namespaces[guest.id]
+        assert (await dig(netns, "example.org")).answers == ["192.0.2.99"]
+        before = len(os.listdir("/proc/self/fd"))
+        make, made, go_on = engine.members.server_sockets, asyncio.Event(), asyncio.Event()
+        counts: list[int] = []
+
+        async def slowly(netns: int, family: int, kind: int, count: int) -> Sequence[socket.socket]:
+            sockets = await make(netns, family, kind, count)
+            counts.append(count)
+            made.set()
+            await go_on.wait()
+            return sockets
+
+        sockets = engine.networks._names._resolver._stubs[guest.id]._server_sockets
+        sockets._make = slowly
+        client = netns.udp()
+        for number in range(40):
+            question = dnswire.encode_name("example.org") + b"\0\1\0\1"
+            client.sendto(number.to_bytes(2, "big") + b"\1\0\0\1" + bytes(6) + question, ("127.0.0.11", 53))
+        await asyncio.wait_for(made.wait(), 10)
+        engine.networks.release(guest.id)
+        go_on.set()
+        await asyncio.wait(sockets._refills.values(), timeout=10)
+        assert counts == [8], "one for all who wait"
+        # The client's is there beside; the resolver's two and those that were left over have gone.
+        assert len(os.listdir("/proc/self/fd")) == before + 1 - 2 - 7
+
+
+async def test_a_server_that_leads_back_is_not_asked(engine: NetworkEngine) -> None:
+    await create(engine, "mine")
+    async with Server(engine) as server:
+        netns = await inside(engine, dns=["127.0.0.11", "192.0.2.1"])
+        assert (await dig(netns, "example.org")).answers == ["192.0.2.99"]
+        assert server.asked == ["example.org"]
