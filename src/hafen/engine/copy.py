@@ -319,11 +319,10 @@ def _packed(view: View, path: str) -> Iterator[bytes]:
 def _packed_directory(place: Place, name: str) -> Iterator[bytes]:
     root = fs.open_in_root(place.root, place.path, _OPEN_DIRECTORY)
     try:
-        packer = pack.Packer(root)
+        packer = pack.Packer()
         prefix = "" if name == "/" else f"{name}/"
-        yield from packer.member("", prefix or "./")
-        for below in pack.walk(root):
-            yield from packer.member(below, prefix + below)
+        yield from packer.member(root, ".", prefix or "./")
+        yield from packer.below(root, prefix)
     finally:
         os.close(root)
 
@@ -332,7 +331,7 @@ def _packed_file(place: Place, name: str) -> Iterator[bytes]:
     parent, base = posixpath.split(place.path)
     root = fs.open_in_root(place.root, parent, _OPEN_DIRECTORY)
     try:
-        yield from pack.Packer(root).member(base, name)
+        yield from pack.Packer().member(root, base, name)
     finally:
         os.close(root)
 

@@ -6,6 +6,7 @@ openat2(2), fstatfs(2), xattr(7), ioctl_ficlone(2), the kernel's overlayfs.rst f
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import posixpath
 import stat
@@ -55,6 +56,49 @@ def open_beneath(dirfd: int, path: str, flags: int = consts.O_PATH, mode: int = 
     """Open `path` below `dirfd` on the same mount; whatever would lead out is an error, as is a symbolic link."""
     strict = consts.RESOLVE_BENEATH | consts.RESOLVE_NO_XDEV | consts.RESOLVE_NO_SYMLINKS
     return openat2(dirfd, path, flags, mode, resolve=strict)
+
+
+def reopen(fd: int, flags: int) -> int:
+    """A close-on-exec descriptor with these flags of the very object that `fd` (O_PATH) is, whatever has its name."""
+    return os.open(str(fd), flags | os.O_CLOEXEC, dir_fd=_own_descriptors())
+
+
+@functools.cache
+def _own_descriptors() -> int:
+    """/proc/self/fd, opened once: looking it up takes as long as opening a file."""
+    return os.open("/proc/self/fd", consts.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+os.register_at_fork(after_in_child=_own_descriptors.cache_clear)  # it is the parent's
+
+
+def chmod_entry(dirfd: int, name: str, mode: int) -> None:
+    """Change the mode of what has this name in a directory; OSError where it is a symbolic link by now. (chmod(2) by
+    name follows, and fchmodat2(2) is of Linux 6.6.)"""
+    found = os.open(name, consts.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dirfd)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", mode)
+    finally:
+        os.close(found)
+
+
+def link_beneath(dirfd: int, path: str, directory: int, name: str) -> None:
+    """Give the file `path` below `dirfd` another name; no link on the way to it is followed."""
+    found = open_beneath(dirfd, path, consts.O_PATH | os.O_NOFOLLOW)
+    try:
+        os.link(f"/proc/self/fd/{found}", name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(found)
+
+
+def open_directory_beneath(dirfd: int, path: str) -> int | None:
+    """The directory `path` below `dirfd` for reading; None where it has gone, or one on the way is a link by now."""
+    try:
+        return open_beneath(dirfd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+            return None
+        raise
 
 
 def make_directories(dirfd: int, path: str, mode: int = 0o755, *, links: int = _SYMLINKS) -> int:

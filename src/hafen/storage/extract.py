@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hafen.errors import Corrupt, Forbidden, HafenError, OutOfSpace, System
+from hafen.kernel import fs
 from hafen.storage import tarformat
 from hafen.storage.archive import Reader
 from hafen.storage.recipe import Recorder
@@ -341,7 +342,7 @@ class Extractor:
         self._absent(parent, path, base)
         os.mknod(base, mode | (item.mode & 0o777), device, dir_fd=parent)
         self._link_attributes(parent, base, item)
-        os.chmod(base, item.mode, dir_fd=parent)
+        fs.chmod_entry(parent, base, item.mode)
         os.utime(base, ns=(item.mtime_ns, item.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _link_attributes(self, parent: int, base: str, item: Entry) -> None:

@@ -4,11 +4,14 @@ OCI image-spec, layer.md. A diff is reproducible: sorted, whole seconds, numeric
 same digest wherever it is made.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hafen.errors import Corrupt
+from hafen.kernel import fs
 from hafen.spec import digest as digests
 from hafen.spec.digest import Digest
 from hafen.storage import archive, pack
@@ -94,14 +97,48 @@ def diff(tree: Tree, select: Callable[[Iterable[Change]], Iterable[Change]] = it
 def _diff(tree: Tree, select: Callable[[Iterable[Change]], Iterable[Change]]) -> Iterator[bytes]:
     changed = tree.open_changed()
     try:
-        packer = pack.Packer(changed)
-        for change in select(tree.changes()):
-            path = change.path[1:]
-            if change.kind is not ChangeKind.DELETED:
-                yield from packer.member(path)
-                continue
-            head, slash, base = path.rpartition("/")
-            yield from archive.member(Entry(f"{head}{slash}{WHITEOUT_PREFIX}{base}", FILE, 0o644))
+        packer = pack.Packer()
+        with _Parents(changed) as parents:
+            for change in select(tree.changes()):
+                path = change.path[1:]
+                head, slash, base = path.rpartition("/")
+                if change.kind is ChangeKind.DELETED:
+                    yield from archive.member(Entry(f"{head}{slash}{WHITEOUT_PREFIX}{base}", FILE, 0o644))
+                    continue
+                with suppress(FileNotFoundError):  # removed by the container meanwhile
+                    yield from packer.member(parents.open(head), base, path)
         yield archive.end()
     finally:
         os.close(changed)
+
+
+class _Parents:
+    """Directories below `root`, opened one after the other, of which none is a link by now."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._path = ""
+        self._opened = -1
+
+    def open(self, path: str) -> int:
+        """Its descriptor, until the next is asked for. FileNotFoundError where it is gone, or no directory now."""
+        if not path:
+            return self._root
+        if path != self._path or self._opened < 0:
+            self.close()
+            opened = fs.open_directory_beneath(self._root, path)
+            if opened is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            self._opened, self._path = opened, path
+        return self._opened
+
+    def close(self) -> None:
+        if self._opened >= 0:
+            os.close(self._opened)
+            self._opened = -1
+
+    def __enter__(self) -> "_Parents":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

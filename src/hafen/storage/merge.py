@@ -6,8 +6,9 @@ https://docs.kernel.org/filesystems/overlayfs.html; done without mounting, so it
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from hafen.kernel import fs
+from hafen.kernel import consts, fs
 from hafen.storage.snapshot import OPAQUE, Change, ChangeKind, Usage
 
 
@@ -15,41 +16,53 @@ def usage(directory: str) -> Usage:
     """Bytes on disk and inodes below a directory; a file with many names counts once."""
     seen: set[tuple[int, int]] = set()
     total = inodes = 0
-    pending = [directory]
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except FileNotFoundError:
-            continue  # removed by the container meanwhile
-        with entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    if (status.st_dev, status.st_ino) in seen:
-                        continue
-                    seen.add((status.st_dev, status.st_ino))
-                inodes += 1
-                if stat.S_ISREG(status.st_mode):
-                    total += status.st_size
-                elif stat.S_ISDIR(status.st_mode):
-                    pending.append(entry.path)
+    for status in inside(directory):
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        inodes += 1
+        if stat.S_ISREG(status.st_mode):
+            total += status.st_size
     return Usage(total, inodes)
 
 
-def is_opaque(directory: str) -> bool:
-    """Whether a directory of a layer hides those of the layers below."""
+def inside(directory: str) -> Iterator[os.stat_result]:
+    """Of all that is below a directory whose owner may change it meanwhile: what goes away does not count, and no link
+    is followed."""
+    root = os.open(directory, consts.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return os.getxattr(directory, OPAQUE, follow_symlinks=False) == b"y"
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            opened = fs.open_directory_beneath(root, path)
+            if opened is None:
+                continue
+            try:
+                for name in os.listdir(opened):
+                    with suppress(FileNotFoundError):
+                        status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+                        if stat.S_ISDIR(status.st_mode):
+                            pending.append(f"{path}/{name}" if path else name)
+                        yield status
+            finally:
+                os.close(opened)
+    finally:
+        os.close(root)
+
+
+def is_opaque(directory: str | int) -> bool:
+    """Whether a directory of a layer (a path or a descriptor) hides those of the layers below."""
+    try:
+        return os.getxattr(directory, OPAQUE, follow_symlinks=isinstance(directory, int)) == b"y"
     except OSError:
         return False
 
 
-def _lstat(path: str) -> os.stat_result | None:
+def lstat(path: str, directory: int | None = None) -> os.stat_result | None:
+    """None where there is nothing."""
     try:
-        return os.stat(path, follow_symlinks=False)
+        return os.stat(path, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -60,7 +73,7 @@ def visible(lower: Sequence[str], name: str) -> tuple[os.stat_result | None, lis
     merged: list[str] = []
     for directory in lower:
         path = f"{directory}/{name}"
-        status = _lstat(path)
+        status = lstat(path)
         if status is None:
             continue
         if fs.is_whiteout(status):
@@ -92,28 +105,32 @@ def merged_names(lower: Sequence[str]) -> set[str]:
 
 
 def changes(upper: str, lower: Sequence[str]) -> Iterator[Change]:
-    """What a layer directory changes of those below it (top first), sorted by path within each directory."""
-    return _compare(upper, list(lower), "", False)
-
-
-def _compare(upper: str, lower: list[str], path: str, opaque: bool) -> Iterator[Change]:
-    """`opaque`: a directory above hides all of `lower`, whose names are then gone unless they are in `upper`."""
+    """What a layer directory changes of those below it (top first), sorted by path within each directory. Who owns the
+    layer may change it meanwhile; no link that is put into it is followed."""
+    root = os.open(upper, consts.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.scandir(upper) as entries:
-            mine = {entry.name: entry for entry in entries}
-    except FileNotFoundError:
+        yield from _compare(root, list(lower), "", False)
+    finally:
+        os.close(root)
+
+
+def _compare(root: int, lower: list[str], path: str, opaque: bool) -> Iterator[Change]:
+    """`opaque`: a directory above hides all of `lower`, whose names are then gone unless they are in the layer."""
+    upper = fs.open_directory_beneath(root, path[1:])
+    if upper is None:
         return  # removed by the container meanwhile
-    opaque = opaque or is_opaque(upper)
+    try:
+        opaque = opaque or is_opaque(upper)
+        mine = {name: status for name in os.listdir(upper) if (status := lstat(name, upper)) is not None}
+    finally:
+        os.close(upper)
     gone = merged_names(lower) - mine.keys() if opaque else set()
     for name in sorted(mine.keys() | gone):
         here = f"{path}/{name}"
         if name in gone:
             yield Change(ChangeKind.DELETED, here)
             continue
-        try:
-            status = mine[name].stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
+        status = mine[name]
         below, merged = visible(lower, name)
         if fs.is_whiteout(status):
             if below is not None:
@@ -121,4 +138,4 @@ def _compare(upper: str, lower: list[str], path: str, opaque: bool) -> Iterator[
             continue
         yield Change(ChangeKind.ADDED if below is None else ChangeKind.MODIFIED, here)
         if stat.S_ISDIR(status.st_mode):
-            yield from _compare(f"{upper}/{name}", merged, here, opaque)
+            yield from _compare(root, merged, here, opaque)

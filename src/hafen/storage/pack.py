@@ -1,15 +1,22 @@
-"""Files of a directory as members of an archive: the reading half of what `extract` writes."""
+"""Files of a directory as members of an archive: the reading half of what `extract` writes.
 
+Who owns the files may change them meanwhile, a container above all. So each is opened once, by its last name in a
+directory that is open itself, and not followed (O_PATH): what is told of it and what is read is that one object's,
+and no link that somebody puts in the place of a directory leads anywhere (CVE-2018-15664). A device or a FIFO is
+never opened for reading, which could wait or do something. What goes away while the rest is read is left out.
+"""
+
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 
-from hafen.errors import Corrupt
+from hafen.kernel import consts, fs
 from hafen.storage import archive, tarformat, treecopy
 from hafen.storage.tarformat import Entry
 
 _READ = 1 << 20
+_LONGEST_PATH = 4096  # PATH_MAX; what is longer has no name, and bounds how many directories are open
 _MOST_SEGMENTS = 100_000  # a file in more pieces than a reader should have to keep is written whole
 # What travels: the user's own attributes, capabilities and ACLs. `trusted.overlay.*` and security labels are local.
 _XATTRS = ("user.", "security.capability", "system.posix_acl_")
@@ -21,59 +28,98 @@ _KINDS = {
     stat.S_IFBLK: tarformat.BLOCKDEV,
     stat.S_IFIFO: tarformat.FIFO,
 }
+_OBJECT = consts.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Packer:
-    """Turns paths below the directory `root` (a descriptor) into tar. Remembers hard links: the first path carries
-    the content, later ones link to it. Never follows a symbolic link. `sparse`: holes stay holes (GNU's pax format
-    1.0); layers do without, for others would not get the same bytes."""
+    """Turns files into the members of one tar. Remembers hard links: the first name carries the content, later ones
+    link to it. Sockets are left out. `sparse`: holes stay holes (GNU's pax format 1.0); layers do without, for others
+    would not get the same bytes."""
 
-    def __init__(self, root: int, *, nanoseconds: bool = False, sparse: bool = False) -> None:
-        self._root = root
+    def __init__(self, *, nanoseconds: bool = False, sparse: bool = False) -> None:
         self._nanoseconds = nanoseconds
         self._sparse = sparse
         self._links: dict[tuple[int, int], str] = {}
 
-    def member(self, path: str, name: str | None = None) -> Iterator[bytes]:
-        """The member for `path` (relative to the root), called `name` in the archive. Sockets are left out."""
-        status = os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
+    def member(self, directory: int, name: str, called: str) -> Iterator[bytes]:
+        """The member for what has this name in a directory (a descriptor; "." is the directory itself). `called` is
+        its path in the archive. FileNotFoundError before the first block where there is nothing."""
+        found = os.open(name, _OBJECT, dir_fd=directory)
+        try:
+            status = os.fstat(found)
+            if not stat.S_ISDIR(status.st_mode):
+                yield from self._other(found, status, called)
+                return
+            opened = fs.reopen(found, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                yield from self._directory(opened, status, called)
+            finally:
+                os.close(opened)
+        finally:
+            os.close(found)
+
+    def below(self, directory: int, prefix: str = "") -> Iterator[bytes]:
+        """The members for all that is below a directory, sorted within each, directories before what is in them.
+        `prefix` comes before their paths."""
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        pending = [(top, prefix, _names(top))]
+        try:
+            while pending:
+                parent, prefix, names = pending[-1]
+                name = next(names, None)
+                if name is None:
+                    pending.pop()
+                    os.close(parent)
+                    continue
+                path = prefix + name
+                if len(path) >= _LONGEST_PATH:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+                try:
+                    found = os.open(name, _OBJECT, dir_fd=parent)
+                except FileNotFoundError:
+                    continue
+                try:
+                    status = os.fstat(found)
+                    if not stat.S_ISDIR(status.st_mode):
+                        yield from self._other(found, status, path)
+                        continue
+                    opened = fs.reopen(found, os.O_RDONLY | os.O_DIRECTORY)
+                finally:
+                    os.close(found)
+                pending.append((opened, path + "/", _names(opened)))
+                yield from self._directory(opened, status, path)
+        finally:
+            for opened, _, _ in pending:
+                os.close(opened)
+
+    def _directory(self, opened: int, status: os.stat_result, called: str) -> Iterator[bytes]:
+        if not called.endswith("/"):
+            called += "/"
+        item = _entry(called, tarformat.DIRECTORY, status)._replace(xattrs=_xattrs(opened))
+        return archive.member(item, nanoseconds=self._nanoseconds)
+
+    def _other(self, found: int, status: os.stat_result, called: str) -> Iterator[bytes]:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return
-        called = path if name is None else name
-        item = Entry(
-            called, kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, 0, status.st_mtime_ns,
-        )  # fmt: skip
-        if kind == tarformat.DIRECTORY:
-            if not called.endswith("/"):
-                item = item._replace(name=called + "/")
-        elif kind == tarformat.SYMLINK:
-            item = item._replace(linkname=os.readlink(path, dir_fd=self._root))
+        item = _entry(called, kind, status)
+        if kind == tarformat.SYMLINK:
+            item = item._replace(linkname=os.readlink("", dir_fd=found))
         elif status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), called)
             if first != called:
                 yield from archive.member(item._replace(type=tarformat.LINK, linkname=first))
                 return
+        if kind == tarformat.FILE:
+            yield from self._file(found, status, item)
+            return
         if kind in (tarformat.CHAR, tarformat.BLOCKDEV):
             item = item._replace(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev))
-        if kind == tarformat.FILE:
-            try:
-                yield from self._file(path, item)
-            except FileNotFoundError:  # it has gone: its other names have to carry the content
-                self._links.pop((status.st_dev, status.st_ino), None)
-                raise
-        else:
-            if kind == tarformat.DIRECTORY:
-                item = item._replace(xattrs=self._directory_xattrs(path))
-            yield from archive.member(item, nanoseconds=self._nanoseconds)
+        yield from archive.member(item, nanoseconds=self._nanoseconds)
 
-    def _file(self, path: str, item: Entry) -> Iterator[bytes]:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._root)
+    def _file(self, found: int, status: os.stat_result, item: Entry) -> Iterator[bytes]:
+        descriptor = fs.reopen(found, os.O_RDONLY)
         try:
-            # Of the open file: another one may have taken the name meanwhile.
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Corrupt(f"file {path!r} was replaced while it was read")
             item = item._replace(size=status.st_size, xattrs=_xattrs(descriptor))
             content = _contents(descriptor, status.st_size)
             if self._sparse and status.st_blocks * 512 < status.st_size:
@@ -84,13 +130,13 @@ class Packer:
         finally:
             os.close(descriptor)
 
-    def _directory_xattrs(self, path: str) -> dict[str, bytes]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path or ".", flags, dir_fd=self._root)
-        try:
-            return _xattrs(descriptor)
-        finally:
-            os.close(descriptor)
+
+def _entry(called: str, kind: str, status: os.stat_result) -> Entry:
+    return Entry(called, kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, 0, status.st_mtime_ns)
+
+
+def _names(directory: int) -> Iterator[str]:
+    return iter(sorted(os.listdir(directory)))
 
 
 def _xattrs(descriptor: int) -> dict[str, bytes]:
@@ -121,27 +167,6 @@ def _pieces(descriptor: int, segments: Iterable[tuple[int, int]]) -> Iterator[by
         yield from _contents(descriptor, length)
 
 
-def walk(root: int, path: str = "", skip: Callable[[str], bool] | None = None) -> Iterator[str]:
-    """Every path below `path`, sorted within each directory, directories before what is in them. `skip` names
-    directories' entries that are left out with all below them. A directory that goes away meanwhile has nothing."""
-    try:
-        descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-    except FileNotFoundError:
-        return
-    try:
-        with os.scandir(descriptor) as entries:
-            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    finally:
-        os.close(descriptor)
-    for name, directory in children:
-        below = f"{path}/{name}" if path else name
-        if skip is not None and skip(below):
-            continue
-        yield below
-        if directory:
-            yield from walk(root, below, skip)
-
-
 def joined(chunks: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:
     """The same bytes in pieces of about `size`: headers of 512 bytes each are no unit to send."""
     pending: list[bytes] = []
@@ -158,19 +183,14 @@ def joined(chunks: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:
 
 
 def whole(root: int) -> Iterator[bytes]:
-    """A directory with its own attributes, holes and all as one archive from which `extract` makes the same again.
-    What goes away while it is read, where somebody writes meanwhile, is left out."""
-    packer = Packer(root, nanoseconds=True, sparse=True)
-    yield from packer.member("", "./")
-    for path in walk(root):
-        with suppress(FileNotFoundError):  # raised before the member's first block
-            yield from packer.member(path)
+    """A directory with its own attributes, holes and all as one archive from which `extract` makes the same again."""
+    packer = Packer(nanoseconds=True, sparse=True)
+    yield from packer.member(root, ".", "./")
+    yield from packer.below(root)
     yield archive.end()
 
 
-def tree(root: int, *, nanoseconds: bool = False, skip: Callable[[str], bool] | None = None) -> Iterator[bytes]:
+def tree(root: int) -> Iterator[bytes]:
     """A whole directory as one archive, reproducible: sorted, without names of users (`docker export`)."""
-    packer = Packer(root, nanoseconds=nanoseconds)
-    for path in walk(root, "", skip):
-        yield from packer.member(path)
+    yield from Packer().below(root)
     yield archive.end()

@@ -2,7 +2,7 @@
 
 Blocks are shared where the file system can (reflink), so that a copy takes no room; else they are copied, and what is a
 hole stays one. Sockets are left out: they are nothing without who listens on them. So is what goes away while it is
-copied, where somebody writes meanwhile.
+copied, where somebody writes meanwhile; each file is opened once, as `pack` does it and for its reasons.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
-from hafen.kernel import fs
+from hafen.kernel import consts, fs
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _BUFFER = 1 << 20
+_OBJECT = consts.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,21 +49,21 @@ class _Copy:
         self._links: dict[tuple[int, int], str] = {}
 
     def directory(self, source: int, target: int, path: str = "") -> None:
-        with os.scandir(source) as entries:
-            names = [entry.name for entry in entries]
-        for name in names:
-            with suppress(FileNotFoundError):  # it has gone meanwhile
-                self._entry(source, target, name, f"{path}/{name}" if path else name)
+        for name in os.listdir(source):
+            with suppress(FileNotFoundError), ExitStack() as undo:  # it has gone meanwhile
+                found = os.open(name, _OBJECT, dir_fd=source)
+                undo.callback(os.close, found)
+                self._entry(found, target, name, f"{path}/{name}" if path else name)
         _copy_attributes(source, target, os.fstat(source))
 
-    def _entry(self, source: int, target: int, name: str, path: str) -> None:
-        status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    def _entry(self, found: int, target: int, name: str, path: str) -> None:
+        status = os.fstat(found)
         if not stat.S_ISDIR(status.st_mode):
             if not self._linked(status, target, name, path):
-                _copy_file(source, target, name, status)
+                _copy_file(found, target, name, status)
             return
         with ExitStack() as undo:
-            inner_source = os.open(name, _DIRECTORY, dir_fd=source)
+            inner_source = fs.reopen(found, os.O_RDONLY | os.O_DIRECTORY)
             undo.callback(os.close, inner_source)
             os.mkdir(name, 0o700, dir_fd=target)
             inner_target = os.open(name, _DIRECTORY, dir_fd=target)
@@ -77,33 +78,35 @@ class _Copy:
         if first == path:
             return False
         try:
-            os.link(first, name, src_dir_fd=self._root, dst_dir_fd=target, follow_symlinks=False)
+            fs.link_beneath(self._root, first, target, name)
         except FileNotFoundError:
-            return False  # a socket's, or the first went away
+            return False  # a socket's
         return True
 
 
-def _copy_file(source: int, target: int, name: str, status: os.stat_result) -> None:
+def _copy_file(found: int, target: int, name: str, status: os.stat_result) -> None:
     mode = stat.S_IFMT(status.st_mode)
     if mode == stat.S_IFREG:
-        flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        reading = os.open(name, os.O_RDONLY | flags, dir_fd=source)
-        writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target)
+        reading = fs.reopen(found, os.O_RDONLY)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            if not fs.reflink(writing, reading):
-                _copy_content(reading, writing, os.fstat(reading).st_size)
-            _copy_attributes(reading, writing, status)
+            writing = os.open(name, flags, 0o600, dir_fd=target)
+            try:
+                if not fs.reflink(writing, reading):
+                    _copy_content(reading, writing, status.st_size)
+                _copy_attributes(reading, writing, status)
+            finally:
+                os.close(writing)
         finally:
             os.close(reading)
-            os.close(writing)
         return
     if mode == stat.S_IFLNK:
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        os.symlink(os.readlink("", dir_fd=found), name, dir_fd=target)
     elif mode == stat.S_IFSOCK:
         return
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+        fs.chmod_entry(target, name, stat.S_IMODE(status.st_mode))
     os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 

@@ -4,6 +4,7 @@
 <root>/<n>/kept    contents that only a layer's recipe needs
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -145,43 +146,60 @@ class VfsTree:
         return descriptor
 
     def changes(self) -> Iterator[Change]:
-        yield from _changes(self.below, self.own, "")
+        root = os.open(self.own, consts.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield from _changes(self.below, root, "")
+        finally:
+            os.close(root)
 
 
-def _changes(below: str | None, own: str, path: str) -> list[Change]:
+def _changes(below: str | None, root: int, path: str) -> list[Change]:
     """Two whole trees compared by what `stat` tells, sorted by path; a directory counts as modified where something
-    in it is."""
+    in it is. Who owns that at `root` may change it meanwhile; no link that is put into it is followed."""
+    own = fs.open_directory_beneath(root, path[1:])
+    if own is None:
+        return []  # removed by the container meanwhile
+    try:
+        return list(_compared(below, root, own, path))
+    finally:
+        os.close(own)
+
+
+def _compared(below: str | None, root: int, own: int, path: str) -> Iterator[Change]:
+    """`own`: the directory `path`."""
     before = set(os.listdir(below)) if below is not None else set()
-    found: list[Change] = []
     for name in sorted(before | set(os.listdir(own))):
         here = f"{path}/{name}"
-        old = _stat(f"{below}/{name}") if name in before else None
-        new = _stat(f"{own}/{name}")
+        old = merge.lstat(f"{below}/{name}") if name in before else None
+        new = merge.lstat(name, own)
         if new is None:
-            found.append(Change(ChangeKind.DELETED, here))
+            if old is not None:
+                yield Change(ChangeKind.DELETED, here)
             continue
         inside: list[Change] = []
         if stat.S_ISDIR(new.st_mode):
             merged = old is not None and stat.S_ISDIR(old.st_mode)
-            inside = _changes(f"{below}/{name}" if merged else None, f"{own}/{name}", here)
+            inside = _changes(f"{below}/{name}" if merged else None, root, here)
         if old is None:
-            found.append(Change(ChangeKind.ADDED, here))
-        elif inside or _differs(old, new, f"{below}/{name}", f"{own}/{name}"):
-            found.append(Change(ChangeKind.MODIFIED, here))
-        found += inside
-    return found
+            yield Change(ChangeKind.ADDED, here)
+        elif inside or _differs(old, new) or _target(f"{below}/{name}", None, old) != _target(name, own, new):
+            yield Change(ChangeKind.MODIFIED, here)
+        yield from inside
 
 
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-def _differs(old: os.stat_result, new: os.stat_result, below: str, own: str) -> bool:
+def _differs(old: os.stat_result, new: os.stat_result) -> bool:
     if (old.st_mode, old.st_uid, old.st_gid, old.st_rdev) != (new.st_mode, new.st_uid, new.st_gid, new.st_rdev):
         return True
-    if old.st_mtime_ns != new.st_mtime_ns or (stat.S_ISREG(new.st_mode) and old.st_size != new.st_size):
-        return True
-    return stat.S_ISLNK(new.st_mode) and os.readlink(below) != os.readlink(own)
+    return old.st_mtime_ns != new.st_mtime_ns or (stat.S_ISREG(new.st_mode) and old.st_size != new.st_size)
+
+
+def _target(name: str, directory: int | None, status: os.stat_result) -> str:
+    """Of a symbolic link; empty for everything else, and where it is none by now."""
+    if not stat.S_ISLNK(status.st_mode):
+        return ""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return ""
+        raise

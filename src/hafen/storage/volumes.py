@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from typing import Protocol
 from hafen.errors import HafenError, InvalidArgument
 from hafen.kernel import consts, fs, mount
 from hafen.spec import volumeoptions
-from hafen.storage import volumemount, volumequota
+from hafen.storage import merge, volumemount, volumequota
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +247,7 @@ def explained(error: HafenError, what: str) -> HafenError:
 
 def size_of(directory: str) -> int:
     """Bytes of the files below a directory; what vanishes meanwhile does not count."""
-    total = 0
-    pending = [directory]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:
-            continue
-    return total
+    try:
+        return sum(one.st_size for one in merge.inside(directory) if not stat.S_ISDIR(one.st_mode))
+    except FileNotFoundError:
+        return 0

@@ -1,12 +1,15 @@
 """cp, diff and export: running and stopped, and never outside of the root."""
 
 import io
+import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from hafen.kernel import fs
 from tests.harness.engine import EngineProcess
 
 
@@ -142,3 +145,32 @@ def test_links_lead_into_volumes_and_bound_files(engine: EngineProcess, name: st
         assert (tmp_path / "out").read_text() == text
     looping = engine.docker("cp", f"{tmp_path}/new", f"{name}:/loop/x", check=False)
     assert "too many" in looping.stderr
+
+
+@pytest.mark.parametrize("verb", ["cp", "volume export"])
+def test_a_swapped_directory_leads_nowhere(engine: EngineProcess, name: str, tmp_path: Path, verb: str) -> None:
+    """The container's owner puts a link to a directory of the host in the place of the one that is being read."""
+    (tmp_path / "2").write_text("of the host")
+    engine.docker("run", "-d", "--net", "none", "-v", f"{name}:/v", "--name", name, "busybox", "sleep", "1000")
+    volume = engine.data / "volumes" / name / "_data"
+    try:
+        (volume / "a").mkdir()
+        (volume / "a/1").write_bytes(b"x" * (64 << 20))  # more than waits between the engine and its client
+        (volume / "a/2").write_text("inside")
+        (volume / "z").symlink_to(tmp_path)
+        ours = [sys.executable, "-m", "hafen.cli.main", "volume", "export", "--live", name]
+        command = ["docker", "cp", f"{name}:/v", "-"] if verb == "cp" else ours
+        with subprocess.Popen(command, env=engine.environment, stdout=subprocess.PIPE) as reading:
+            assert reading.stdout
+            reading.stdout.read(1 << 20)  # it is in the middle of `1`
+            descriptor = os.open(volume, os.O_RDONLY | os.O_DIRECTORY)
+            fs.exchange(descriptor, "a", "z")
+            os.close(descriptor)
+            rest = reading.stdout.read()
+        assert reading.returncode == 0
+        assert len(rest) > 63 << 20
+        assert b"of the host" not in rest
+        assert b"inside" in rest
+    finally:
+        engine.docker("rm", "-f", name)
+        engine.docker("volume", "rm", name)
