@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TypeVar
 
 from hafen.engine.feed import consume, in_thread, produce
@@ -79,7 +79,7 @@ class VolumeCopies:
         """A new volume from an archive, compressed or not. Conflict where there is one of that name; Corrupt and
         OutOfSpace leave nothing."""
         self._check_new(name)
-        async with self._work.job(creates=name) as job:
+        async with self._work.job(data_directory("", name)) as job:
             await consume(archive, lambda chunks: _unpack(job.path, chunks))
             return await self._become(job, name, labels)
 
@@ -89,7 +89,7 @@ class VolumeCopies:
         """A new local volume with what the volume, or one of its snapshots, has."""
         self._check_new(target)
         with self._volumes.busy(name) as record:
-            async with self._work.job(creates=target) as job:
+            async with self._work.job(data_directory("", target)) as job:
                 if snapshot:
                     await _in_thread(_copy_tree, self._snapshot(name, snapshot), job.path)
                 else:
@@ -113,30 +113,28 @@ class VolumeCopies:
             created = units.format_timestamp(now)
             snapshot = snapshot or created.replace(":", "").replace(".", "_").rstrip("Z")
             names.check_volume_name(snapshot)
-            if self._has(name, snapshot):
-                raise Conflict(f"snapshot {snapshot} of volume {name} exists already")
-            async with self._work.job() as job:
+            self._check_new_snapshot(name, snapshot)
+            async with self._work.job(_place(name, snapshot)) as job:
                 await self._copy(job, name, data_directory(self._root, name), live)
                 with self._database.transaction(durable=True):
+                    self._check_new_snapshot(name, snapshot)  # nobody was faster
                     self._database.execute(
                         "INSERT INTO volume_snapshots (volume, name, created_at) VALUES (?, ?, ?)",
                         (name, snapshot, created),
                     )
-                    place = self._place(name, snapshot)
-                    os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
-                    os.rename(job.path, place)
-                    self._work.finish(job)
+                    self._work.set_aside(job)
+                    self._work.put(job)
         return VolumeSnapshot(snapshot, name, created)
 
     async def remove_snapshot(self, name: str, snapshot: str) -> None:
         with self._volumes.busy(name):
-            place = self._snapshot(name, snapshot)
-            async with self._work.job() as job:
-                with self._database.transaction(durable=True):
-                    self._database.execute(
-                        "DELETE FROM volume_snapshots WHERE volume = ? AND name = ?", (name, snapshot)
-                    )
-                    os.rename(place, job.path)  # the job deletes it
+            self._snapshot(name, snapshot)
+            await self._work.remove(
+                _place(name, snapshot),
+                lambda: self._database.execute(
+                    "DELETE FROM volume_snapshots WHERE volume = ? AND name = ?", (name, snapshot)
+                ),
+            )
 
     async def restore(self, name: str, snapshot: str) -> None:
         """The volume has what it had then. Conflict while containers that use it run: they hold the files of now."""
@@ -157,6 +155,14 @@ class VolumeCopies:
         names.check_volume_name(name)
         if self._volumes.find(name) is not None:
             raise Conflict(f"create {name}: there is a volume of that name already")
+        directory = data_directory(self._root, name)
+        with suppress(FileNotFoundError):
+            if os.listdir(directory):
+                raise Conflict(f"create {name}: {directory} has files, though there is no volume of that name")
+
+    def _check_new_snapshot(self, name: str, snapshot: str) -> None:
+        if self._has(name, snapshot):
+            raise Conflict(f"snapshot {snapshot} of volume {name} exists already")
 
     def _check_idle(self, name: str) -> None:
         running = [
@@ -173,27 +179,25 @@ class VolumeCopies:
 
     async def _become(self, job: Job, name: str, labels: dict[str, str] | None) -> Volume:
         """The job's directory is a volume from here on."""
-        with ExitStack() as undo, self._database.transaction(durable=True):
+        with self._database.transaction(durable=True):
             self._check_new(name)  # nobody was faster
             record, _ = self._volumes.ensure(name, "local", labels, None)
-            undo.callback(self._volumes.forget, record)
-            os.rename(job.path, data_directory(self._root, name))  # over the empty directory
-            self._work.finish(job)
-            undo.pop_all()
+            self._work.put(job)  # over the empty directory
         return self._volumes.show(record)
-
-    def _place(self, name: str, snapshot: str) -> str:
-        """Beside the volume's directory, and gone with it."""
-        return os.path.join(self._root, name, "snapshots", snapshot)
 
     def _snapshot(self, name: str, snapshot: str) -> str:
         if not self._has(name, snapshot):
             raise NotFound(f"volume {name} has no snapshot {snapshot}")
-        return self._place(name, snapshot)
+        return os.path.join(self._root, _place(name, snapshot))
 
     def _has(self, name: str, snapshot: str) -> bool:
         found = self._database.row("SELECT 1 FROM volume_snapshots WHERE volume = ? AND name = ?", (name, snapshot))
         return found is not None
+
+
+def _place(name: str, snapshot: str) -> str:
+    """Beside the volume's directory, and gone with it; below that of all volumes."""
+    return os.path.join(name, "snapshots", snapshot)
 
 
 def _check_kind(record: VolumeRecord) -> None:

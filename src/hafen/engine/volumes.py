@@ -19,7 +19,7 @@ import msgspec
 from hafen.engine.events import Events
 from hafen.engine.volumemounts import VolumeMounts
 from hafen.engine.volumerecords import ANONYMOUS_LABEL, PLAIN_REMOVAL, PROTECTED_LABEL, Removal, VolumeRecord
-from hafen.errors import NOT_A_MANAGER, Conflict, HafenError, InvalidArgument, NotFound, Unavailable
+from hafen.errors import NOT_A_MANAGER, Conflict, HafenError, InvalidArgument, NotFound, System, Unavailable
 from hafen.spec import names, units
 from hafen.spec.filters import NO_FILTERS, Filters
 from hafen.spec.wire.volume import Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeUsage
@@ -75,9 +75,7 @@ class Volumes:
                 log.warning("volume %s cannot be removed: %s", name, error.message)
         for found in self._drivers.find("local").list():
             if found.name not in self._records:  # a volume that was about to be made; what has files stays
-                with suppress(OSError):
-                    os.rmdir(found.mountpoint)
-                    os.rmdir(os.path.dirname(found.mountpoint))
+                _take_back(found.mountpoint)
 
     def records(self) -> list[VolumeRecord]:
         return sorted(self._records.values(), key=lambda record: record.name)
@@ -166,7 +164,9 @@ class Volumes:
     ) -> tuple[VolumeRecord, bool]:  # fmt: skip
         """The volume of that name, made where there was none (then the second value is true); after `prepare`.
 
-        Part of the caller's transaction where one is open.
+        Part of the caller's transaction, and undone with it. A directory that is there already becomes the volume with
+        all it has, as with Docker, and counts as not made: no undoing takes it away. Nor does it a plug-in's volume,
+        which may be older than what is known of it here, unless its name is new.
         """
         if (known := self._records.get(name)) is not None:
             if name in self._removing:
@@ -177,28 +177,30 @@ class Volumes:
         created = units.format_timestamp(self._clock() // 1_000_000_000 * 1_000_000_000)
         record = VolumeRecord(name, created, _sorted(labels), _sorted(options), driver)
         local = next((one for one in self._drivers.built_in() if one.name == driver), None)
-        if local is not None:
-            try:
-                local.create(record.volume)
-            except HafenError as error:
-                raise explained(error, f"create {name}") from error
+        made = anonymous if local is None else self._make(local, record)
         self._database.execute("INSERT INTO volumes (name, record) VALUES (?, ?)", (name, msgspec.json.encode(record)))
+        self._database.if_undone(lambda: self._records.__delitem__(name))
         self._records[name] = record
         self._events.publish("volume", "create", name, {"driver": record.driver})
-        return record, True
+        return record, made
 
-    def forget(self, record: VolumeRecord) -> None:
-        """Undo `ensure` in memory, as its transaction is undone in the database."""
-        self._records.pop(record.name, None)
+    def _make(self, driver: VolumeDriver, record: VolumeRecord) -> bool:
+        """The volume's directory; whether there was none."""
+        made = driver.get(record.name) is None
+        if made:
+            self._database.if_undone(lambda: _take_back(driver.path(record.volume)))
+        try:
+            driver.create(record.volume)
+        except (HafenError, OSError) as error:
+            raise explained(_translated(error), f"create {record.name}") from error
+        return made
 
     async def discard(self, records: Iterable[VolumeRecord]) -> None:
-        """Undo `ensure` after its transaction was rolled back."""
+        """Volumes that plug-ins made for `ensure`, whose transaction was undone."""
         for record in records:
-            self._records.pop(record.name, None)
             driver = await self.mounts.driver(record)
-            rest = await self._call(driver, driver.remove, record)
-            if rest is not None:
-                await asyncio.to_thread(rest)
+            if not driver.instant:
+                await self._call(driver, driver.remove, record)
 
     async def create(self, request: VolumeCreateRequest) -> Volume:
         if request.cluster_volume_spec is not None:
@@ -400,8 +402,24 @@ class Volumes:
     ) -> Callable[[], None] | None:
         """At once where the driver is instant: then nothing else happens in between."""
         if driver.instant:
-            return function(record.volume)
+            try:
+                return function(record.volume)
+            except OSError as error:
+                raise _translated(error) from error
         return await self.mounts.in_thread(function, record.volume)
+
+
+def _translated(error: HafenError | OSError) -> HafenError:
+    if isinstance(error, HafenError):
+        return error
+    return System(f"{error.filename or 'volume driver'}: {(error.strerror or str(error)).lower()}")
+
+
+def _take_back(directory: str) -> None:
+    """A new volume's `_data`, and what it lies in. What has files stays."""
+    for path in (directory, os.path.dirname(directory)):
+        with suppress(OSError):
+            os.rmdir(path)
 
 
 def _sorted(words: dict[str, str] | None) -> dict[str, str] | None:

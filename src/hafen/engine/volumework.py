@@ -1,10 +1,16 @@
 """Copies of volumes while they are made: the directory that is being filled, and who is paused for it.
 
-    intent          a row, with the ids of the containers that are about to be paused
-    fill            <volumes>/.work/<id>, which nobody sees
+    directory       <volumes>/.work/<id>, which nobody sees
+    intent          a row, with the place where the directory is to come and who is about to be paused
+    fill
     done            one transaction: the directory is renamed to its place, its row comes, the intent goes
 
-What a start of the engine finds of intents a crash cut short: the directory goes, the containers go on.
+A removal goes the other way: one transaction takes the row and leaves the intent, then the files are renamed to
+`.work` and deleted.
+
+What a start of the engine finds is decided by the intent alone: while it is there, no transaction was committed that
+made the place anybody's. If its directory is still in `.work`, what lies in the place is not ours; if not, it is what
+was renamed and never came to be, or was to be removed, and goes. Then all of `.work` goes, and paused containers go on.
 """
 
 from __future__ import annotations
@@ -12,9 +18,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -23,18 +28,19 @@ from hafen.engine.pausing import Pauser
 from hafen.engine.records import Container
 from hafen.errors import HafenError, System
 from hafen.spec.lifecycle import State
+from hafen.storage import treedelete
 from hafen.storage.database import Database
-from hafen.storage.volumes import data_directory
 
 log = logging.getLogger(__name__)
 
 _WORK = ".work"
+_ASIDE = ".aside"
 
 
 class Work(msgspec.Struct, frozen=True):
-    """`creates` is the volume that comes to be, empty where none does; `paused` are ids of containers."""
+    """`place` is a path below that of all volumes, empty where nothing comes to be; `paused` are ids of containers."""
 
-    creates: str = ""
+    place: str = ""
     paused: list[str] = []
 
 
@@ -62,24 +68,62 @@ class VolumeWork:
         self._new_id = new_id
 
     @asynccontextmanager
-    async def job(self, creates: str = "") -> AsyncIterator[Job]:
+    async def job(self, place: str = "") -> AsyncIterator[Job]:
         """A directory to fill. What is still in it at the end is deleted."""
-        identity = self._new_id()
-        job = Job(identity, os.path.join(self._root, _WORK, identity), Work(creates))
-        with self._database.transaction(durable=True):
-            encoded = msgspec.json.encode(job.work)
-            self._database.execute("INSERT INTO volume_work (id, record) VALUES (?, ?)", (job.id, encoded))
+        job = self._new(place)
         try:
             os.makedirs(job.path, 0o700)
+            _sync(os.path.dirname(job.path))
+            with self._database.transaction(durable=True):
+                self._insert(job)
             yield job
         finally:
-            await asyncio.to_thread(shutil.rmtree, job.path, True)
-            with self._database.transaction(durable=False):
-                self.finish(job)
+            await self._end(job)
 
-    def finish(self, job: Job) -> None:
-        """The intent goes: part of the transaction that puts the directory in its place."""
+    def put(self, job: Job) -> None:
+        """Rename the directory to its place: the last part of the transaction that writes its row, and undone with it.
+        System where something is there that is no empty directory."""
+        place = os.path.join(self._root, job.work.place)
+        try:
+            os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+            os.rename(job.path, place)
+            self._database.if_undone(lambda: os.rename(place, job.path))
+            _sync(os.path.dirname(place))
+        except OSError as error:
+            raise System(f"rename {job.path} {place}: {(error.strerror or str(error)).lower()}") from error
         self._database.execute("DELETE FROM volume_work WHERE id = ?", (job.id,))
+
+    def set_aside(self, job: Job) -> None:
+        """Clear a place that no row knows: an engine of before has left it so."""
+        with suppress(FileNotFoundError):
+            os.rename(os.path.join(self._root, job.work.place), job.path + _ASIDE)
+
+    async def remove(self, place: str, forget: Callable[[], object]) -> None:
+        """Delete what is in the place; `forget` deletes its row, in a transaction with the intent."""
+        job = self._new(place)
+        with self._database.transaction(durable=True):
+            self._insert(job)
+            forget()
+        os.makedirs(os.path.dirname(job.path), 0o700, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.rename(os.path.join(self._root, place), job.path)  # the place is free for others from here on
+        await self._end(job)
+
+    def _new(self, place: str) -> Job:
+        identity = self._new_id()
+        return Job(identity, os.path.join(self._root, _WORK, identity), Work(place))
+
+    def _insert(self, job: Job) -> None:
+        encoded = msgspec.json.encode(job.work)
+        self._database.execute("INSERT INTO volume_work (id, record) VALUES (?, ?)", (job.id, encoded))
+
+    async def _end(self, job: Job) -> None:
+        """The intent first: without it, what is in `.work` is nobody's, and without that a place would be taken for
+        ours."""
+        with self._database.transaction(durable=False):
+            self._database.execute("DELETE FROM volume_work WHERE id = ?", (job.id,))
+        for path in (job.path, job.path + _ASIDE):
+            await asyncio.to_thread(treedelete.delete, path)
 
     def writers(self, volume: str) -> list[Container]:
         """The running containers that can write to it."""
@@ -93,7 +137,7 @@ class VolumeWork:
         if not users:
             yield
             return
-        self._note(job, Work(job.work.creates, [one.id for one in users]))
+        self._note(job, Work(job.work.place, [one.id for one in users]))
         try:
             for container in users:
                 async with container.lock:
@@ -102,7 +146,7 @@ class VolumeWork:
             yield
         finally:
             await self._resume(users)
-            self._note(job, Work(job.work.creates))
+            self._note(job, Work(job.work.place))
 
     async def _resume(self, users: list[Container]) -> None:
         for container in users:
@@ -127,12 +171,33 @@ class VolumeWork:
             found = [self._pauser.containers.lookup(one) for one in work.paused]
             await self._resume([container for container in found if container is not None])
             log.warning("a copy of a volume was cut short; what there is of it goes")
-            leftovers = [os.path.join(self._root, _WORK, str(identity))]
-            if work.creates and self._database.row("SELECT 1 FROM volumes WHERE name = ?", (work.creates,)) is None:
-                leftovers.append(os.path.dirname(data_directory(self._root, work.creates)))
-            for path in leftovers:
-                await asyncio.to_thread(shutil.rmtree, path, True)
+            await asyncio.to_thread(self._clear, str(identity), work.place)
             self._database.execute("DELETE FROM volume_work WHERE id = ?", (identity,))
+        await asyncio.to_thread(_sweep, os.path.join(self._root, _WORK))
+
+    def _clear(self, identity: str, inside: str) -> None:
+        """Delete what is in the place of an intent, where its directory has come to be there."""
+        if not inside or os.path.lexists(os.path.join(self._root, _WORK, identity)):
+            return
+        place = os.path.join(self._root, inside)
+        treedelete.delete(place)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(place))  # of a volume that has nothing else
+
+
+def _sweep(directory: str) -> None:
+    with suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            treedelete.delete(os.path.join(directory, name))
+
+
+def _sync(directory: str) -> None:
+    """What was made or renamed in it is on disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _writes(container: Container, volume: str) -> bool:

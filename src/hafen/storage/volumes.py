@@ -12,17 +12,17 @@ several containers share one tmpfs, one overlay or one NFS client. A plain local
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from hafen.errors import HafenError, InvalidArgument
+from hafen.errors import HafenError, InvalidArgument, System
 from hafen.kernel import consts, fs, mount
 from hafen.spec import volumeoptions
-from hafen.storage import merge, volumemount, volumequota
+from hafen.storage import merge, treedelete, volumemount, volumequota
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,9 @@ class LocalVolumes:
 
     def remove(self, volume: Volume) -> Callable[[], None]:
         self.unmount(volume)
+        directory = os.path.join(self._root, volume.name)
+        if mounts := mounts_in(directory):
+            raise System(f"error removing volume path '{directory}': {mounts[0]} is mounted: device or resource busy")
         if volume.options.get("size"):
             volumequota.release(self.path(volume))
         return set_aside(self._root, volume.name)
@@ -188,6 +191,18 @@ def unmount(path: str) -> None:
         mount.umount(path, consts.MNT_DETACH | consts.UMOUNT_NOFOLLOW)
 
 
+def mounts_in(path: str) -> list[str]:
+    """Where something is mounted, at `path` or below; proc_pid_mountinfo(5)."""
+    path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split(" ", 5)[4])
+            if point == path or point.startswith(path + "/"):
+                found.append(point)
+    return found
+
+
 _TRASH = ".removing-"
 
 
@@ -219,7 +234,7 @@ def _set_aside(root: str) -> Iterator[str]:
 def _delete(trash: str) -> None:
     """Never what is mounted there: that is somebody's NFS server or home directory."""
     unmount(os.path.join(trash, "_data"))
-    shutil.rmtree(trash, ignore_errors=True)
+    treedelete.delete(trash)
 
 
 class LocalDrivers:

@@ -1,10 +1,16 @@
 """What comes in between: containers that start, removals, crashes, while something is done with their volumes."""
 
+import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.harness.engine import EngineProcess
 from tests.harness.gate import Gate
@@ -45,3 +51,151 @@ def test_a_prune_spares_what_comes_into_use_meanwhile(engine: EngineProcess, nam
     assert (data(engine, "awaited") / "file").read_text() == "x"
     engine.docker("rm", name)
     engine.docker("volume", "rm", "awaited")
+
+
+@contextmanager
+def tmpfs(path: Path) -> Iterator[None]:
+    """An administrator's own disk, with a file on it."""
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "hafen-disk", str(path)], check=True)
+    try:
+        (path / "theirs").write_text("theirs")
+        yield
+        assert (path / "theirs").read_text() == "theirs"
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_what_is_mounted_in_a_volume_keeps_it(engine: EngineProcess) -> None:
+    engine.docker("volume", "create", "disk")
+    for place in (engine.data / "volumes/disk", data(engine, "disk") / "deep/er"):
+        with tmpfs(place):
+            refused = engine.docker("volume", "rm", "disk", check=False).stderr
+            assert f"remove disk: error removing volume path '{engine.data}/volumes/disk'" in refused
+            assert f"{place} is mounted: device or resource busy" in refused
+            assert "disk" not in engine.docker("volume", "prune", "-af").stdout
+            assert engine.docker("volume", "ls", "-q").stdout == "disk\n"
+    engine.docker("volume", "rm", "disk")
+    assert not (engine.data / "volumes/disk").exists()
+
+
+def test_a_removal_that_cannot_be_finished_does_not_keep_the_engine(engine: EngineProcess) -> None:
+    engine.docker("volume", "create", "disk")
+    with tmpfs(engine.data / "volumes/disk"):
+        engine.kill()  # as it would be in the middle of the removal
+        database = sqlite3.connect(engine.data / "hafen.db")
+        with database:
+            assert database.execute("UPDATE volumes SET removing = 1 WHERE name = 'disk'").rowcount == 1
+        database.close()
+        engine.start()
+        assert engine.docker("volume", "ls", "-q").stdout == "disk\n"
+    engine.docker("volume", "rm", "disk")
+
+
+def orphan(engine: EngineProcess, volume: str) -> Path:
+    """A file in the place of a volume that is none."""
+    file = data(engine, volume) / "file"
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    return file
+
+
+def test_files_of_no_volume_outlive_what_fails(engine: EngineProcess) -> None:
+    mine = orphan(engine, "mine")
+    for options in ("volume-opt=foo=1", "volume-opt=type=ext4,volume-opt=device=/nope"):
+        bad = f"type=volume,src=bad,dst=/etc,{options}"
+        refused = engine.docker("create", "-v", "mine:/x", "--mount", bad, "busybox", check=False)
+        assert refused.code == 1
+        assert "bad" not in engine.docker("volume", "ls", "-q").stdout
+        assert not (engine.data / "volumes/bad").exists()
+        assert mine.read_text() == "mine"
+    engine.docker("volume", "create", "mine")  # as with Docker: now it is one
+    assert mine.read_text() == "mine"
+    engine.docker("volume", "rm", "mine")
+    assert not mine.exists()
+
+
+def test_files_of_no_volume_outlive_an_import(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.docker("volume", "create", "source")
+    engine.hafen("volume", "export", "-o", str(tmp_path / "tar"), "source")
+    mine = orphan(engine, "mine")
+    refused = engine.hafen("volume", "import", "-i", str(tmp_path / "tar"), "mine", check=False).stderr
+    assert f"create mine: {data(engine, 'mine')} has files, though there is no volume of that name" in refused
+    mine.rename(tmp_path / "file")
+    os.mkfifo(tmp_path / "slow")
+    with beside(engine, "volume", "import", "-i", str(tmp_path / "slow"), "mine"), (tmp_path / "slow").open("wb"):
+        wait_exists(engine.data / "volumes/.work", "*")
+        (tmp_path / "file").rename(mine)  # somebody puts it there while the import waits for its archive
+        engine.kill()
+    engine.start()
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    engine.docker("volume", "create", "mine")
+    engine.docker("volume", "rm", "mine", "source")
+
+
+def wait_exists(directory: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 20
+    while not list(directory.glob(pattern)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def cut_short(engine: EngineProcess, *words: str) -> Path:
+    """Kill the engine while it copies `source`; what it has copied so far."""
+    with Gate(data(engine, "source") / "file") as gate, beside(engine, "volume", *words):
+        gate.wait_reached()
+        engine.kill()
+    (job,) = (engine.data / "volumes/.work").iterdir()
+    return job
+
+
+@pytest.fixture
+def source(engine: EngineProcess) -> Iterator[str]:
+    engine.docker("volume", "create", "source")
+    (data(engine, "source") / "file").write_text("source")
+    yield "source"
+    engine.docker("volume", "rm", "source")
+
+
+def test_a_crash_between_rename_and_commit(engine: EngineProcess, source: str) -> None:
+    for place, *words in (
+        ("source/snapshots/one", "snapshot", "create", source, "one"),
+        ("twin/_data", "clone", source, "twin"),
+    ):
+        job = cut_short(engine, *words)
+        path = engine.data / "volumes" / place
+        path.parent.mkdir(parents=True)
+        job.rename(path)
+        engine.start()
+        assert not path.exists()
+        assert not os.listdir(engine.data / "volumes/.work")
+        assert engine.hafen("volume", *words).stdout == f"{words[-1]}\n"
+        assert [one.read_text() for one in path.iterdir()] == ["source"]
+    assert engine.docker("volume", "ls", "-q").stdout == "source\ntwin\n"
+    assert engine.hafen("volume", "snapshot", "ls", "-q", source).stdout == "one\n"
+    engine.docker("volume", "rm", "twin")
+
+
+def test_a_crash_before_the_rename_spares_what_is_in_the_place(engine: EngineProcess, source: str) -> None:
+    cut_short(engine, "clone", source, "twin")
+    mine = orphan(engine, "twin")
+    engine.start()
+    assert mine.read_text() == "mine"
+    assert not os.listdir(engine.data / "volumes/.work")
+    mine.unlink()
+    engine.hafen("volume", "clone", source, "twin")
+    engine.docker("volume", "rm", "twin")
+
+
+def test_a_snapshot_without_row_or_without_files(engine: EngineProcess, source: str) -> None:
+    snapshots = engine.data / "volumes/source/snapshots"
+    (snapshots / "one/of an engine of before").mkdir(parents=True)
+    engine.hafen("volume", "snapshot", "create", source, "one")
+    assert os.listdir(snapshots / "one") == ["file"]
+    assert not os.listdir(engine.data / "volumes/.work")
+    shutil.rmtree(snapshots / "one")
+    refused = engine.hafen("volume", "restore", source, "one", check=False).stderr
+    assert f"copying a volume: [Errno 2] No such file or directory: '{snapshots}/one'" in refused
+    engine.hafen("volume", "snapshot", "rm", source, "one")
+    assert engine.hafen("volume", "snapshot", "ls", "-q", source).stdout == ""
