@@ -63,6 +63,18 @@ def test_the_life_of_a_volume(engine: EngineProcess, plugin: PluginProcess, name
     assert not (plugin.directory / "far").exists()
 
 
+def test_a_create_that_fails_leaves_what_the_plugin_had(engine: EngineProcess, plugin: PluginProcess) -> None:
+    (plugin.directory / "theirs/data").mkdir(parents=True)
+    (plugin.directory / "theirs/data/file").write_text("theirs")
+    new, bad = "type=volume,dst=/y,volume-driver=harbour", "type=volume,src=bad,dst=/z,volume-opt=foo=1"
+    refused = engine.docker("create", "-v", "theirs:/x", "--mount", new, "--mount", bad, "busybox", check=False)
+    assert 'create bad: invalid option: "foo"' in refused.stderr
+    assert (plugin.directory / "theirs/data/file").read_text() == "theirs"
+    assert engine.docker("volume", "ls", "-q").stdout == "theirs\n"  # and not the new one
+    engine.docker("volume", "create", "-d", "harbour", "theirs")
+    engine.docker("volume", "rm", "theirs")
+
+
 def test_image_content_and_anonymous_volumes(engine: EngineProcess, plugin: PluginProcess, name: str) -> None:
     assert "root:x" in run(engine, "--volume-driver", "harbour", "-v", "filled:/etc", "busybox", "cat", "/etc/passwd")
     assert (plugin.directory / "filled/data/passwd").exists()
