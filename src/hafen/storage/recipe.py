@@ -11,14 +11,18 @@ A recipe is one zstd frame of records: tag (1 byte), three numbers (LEB128), and
     tag 2  displaced the name meant kept/<first number> until content record <second number>
 
 The third kind is for a name that a layer brings twice: what it meant first is moved beside the layer directory.
+
+Recipes are read as streams: a stranger's layer may end in gigabytes of zeros, of which its recipe keeps next to none.
+What zstd cannot shrink is bounded: a layer whose recipe would take more than `LIMIT` bytes is refused.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from hafen.errors import Corrupt
+from hafen.errors import Corrupt, OutOfSpace
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,8 +30,12 @@ else:
     from backports import zstd
 
 LITERAL, CONTENT, DISPLACED = 0, 1, 2
+LIMIT = 256 << 20  # a hundred times what a layer of 20,000 files needs
 _LITERAL_LIMIT = 1 << 20
 _READ = 1 << 20
+
+Record = tuple[int, int, int, bytes]
+"""Tag, two numbers, bytes."""
 
 
 class Displaced(NamedTuple):
@@ -48,11 +56,14 @@ def _number(value: int) -> bytes:
 
 
 class Recorder:
-    """Collects the recipe while a layer is read; a megabyte or two for a layer of 20,000 files."""
+    """Collects the recipe while a layer is read; a megabyte or two for a layer of 20,000 files. OutOfSpace where it
+    comes to more than `limit` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self._compressor = zstd.ZstdCompressor(level=3)
         self._out: list[bytes] = []
+        self._room = limit
+        self._limit = limit
         self._literals: list[bytes] = []
         self._literal_size = 0
         self.contents = 0
@@ -77,7 +88,12 @@ class Recorder:
 
     def _record(self, tag: int, first: int, second: int, data: bytes) -> None:
         head = bytes((tag,)) + _number(first) + _number(second) + _number(len(data))
-        self._out.append(self._compressor.compress(head + data))
+        out = self._compressor.compress(head + data)
+        if out:
+            self._out.append(out)
+            self._room -= len(out)
+            if self._room < 0:
+                raise OutOfSpace(f"layer has more than {self._limit} bytes beside its files")
 
     def _flush(self) -> None:
         if self._literals:
@@ -93,36 +109,55 @@ class Recorder:
         return b"".join(self._out)
 
 
-class _Records:
-    def __init__(self, recipe: bytes) -> None:
+def _records(recipe: bytes) -> Iterator[Record]:
+    """All records; Corrupt where the recipe is damaged."""
+    data, position = b"", 0
+    for piece in _pieces(recipe):
+        data, position = data[position:] + piece, 0
+        while (found := _record(data, position)) is not None:
+            record, position = found
+            yield record
+    if position < len(data):
+        raise Corrupt("recipe of a layer is damaged: it ends within a record")
+
+
+def _pieces(recipe: bytes) -> Iterator[bytes]:
+    decompressor, data = zstd.ZstdDecompressor(), recipe
+    while not decompressor.eof:
+        if not data and decompressor.needs_input:
+            raise Corrupt("recipe of a layer is damaged: it is cut")
         try:
-            self._data = zstd.decompress(recipe)
+            piece = decompressor.decompress(data, _READ)
         except zstd.ZstdError as error:
             raise Corrupt(f"recipe of a layer is damaged: {error}") from error
+        data = b""
+        yield piece
 
-    def __iter__(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data, position = self._data, 0
-        while position < len(data):
-            tag = data[position]
-            position += 1
-            numbers = []
-            for _ in range(3):
-                value = shift = 0
-                while True:
-                    byte = data[position]
-                    position += 1
-                    value |= (byte & 127) << shift
-                    shift += 7
-                    if byte < 128:
-                        break
-                numbers.append(value)
-            yield tag, numbers[0], numbers[1], data[position : position + numbers[2]]
-            position += numbers[2]
+
+def _record(data: bytes, position: int) -> tuple[Record, int] | None:
+    """The record that begins there, and where the next one does; None where not all of it is in the data."""
+    start, numbers = position, []
+    position += 1
+    try:
+        for _ in range(3):
+            value = shift = 0
+            while True:
+                byte = data[position]
+                position += 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    break
+            numbers.append(value)
+    except IndexError:
+        return None
+    end = position + numbers[2]
+    return None if end > len(data) else ((data[start], numbers[0], numbers[1], data[position:end]), end)
 
 
 def size(recipe: bytes) -> int:
     """Bytes of the archive that it gives back."""
-    return sum(len(data) if tag == LITERAL else length for tag, _, length, data in _Records(recipe) if tag != DISPLACED)
+    return sum(len(data) if tag == LITERAL else length for tag, _, length, data in _records(recipe) if tag != DISPLACED)
 
 
 def reassemble(recipe: bytes, directory: str) -> Iterator[bytes]:
@@ -130,16 +165,15 @@ def reassemble(recipe: bytes, directory: str) -> Iterator[bytes]:
 
     Whoever needs to be sure compares the digest. Corrupt where a file is gone or shorter than it was.
     """
-    records = _Records(recipe)
-    displaced = [
-        Displaced(data.decode("utf-8", "surrogateescape"), kept, before)
-        for tag, kept, before, data in records
-        if tag == DISPLACED
-    ]
+    displaced: dict[str, list[Displaced]] = {}
+    for tag, kept, before, data in _records(recipe):
+        if tag == DISPLACED:
+            name = data.decode("utf-8", "surrogateescape")
+            displaced.setdefault(name, []).append(Displaced(name, kept, before))
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         index = 0
-        for tag, offset, length, data in records:
+        for tag, offset, length, data in _records(recipe):
             if tag == LITERAL:
                 yield data
             elif tag == CONTENT:
@@ -150,11 +184,18 @@ def reassemble(recipe: bytes, directory: str) -> Iterator[bytes]:
         os.close(root)
 
 
-def _place(displaced: Iterable[Displaced], name: str, index: int) -> str:
-    for item in displaced:
-        if index < item.before and (name == item.name or name.startswith(item.name + "/")):
-            return f"../kept/{item.kept}{name[len(item.name) :]}"
-    return name
+def _place(displaced: Mapping[str, list[Displaced]], name: str, index: int) -> str:
+    """Where the file is that `name` meant at this content record: it or what it was in may have been moved, and the
+    first move counts. `displaced` are those of each name, in order."""
+    first: Displaced | None = None
+    end = len(name) if displaced else 0
+    while end > 0:
+        moves = displaced.get(name[:end], [])
+        after = bisect_right(moves, index, key=lambda one: one.before)
+        if after < len(moves) and (first is None or moves[after].kept < first.kept):
+            first = moves[after]
+        end = name.rfind("/", 0, end)
+    return name if first is None else f"../kept/{first.kept}{name[len(first.name) :]}"
 
 
 def _read(root: int, name: str, offset: int, length: int) -> Iterator[bytes]:

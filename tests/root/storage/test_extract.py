@@ -3,13 +3,16 @@
 import os
 import stat
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from hafen.errors import Corrupt, Forbidden, HafenError, OutOfSpace
-from hafen.storage import layers, tarformat
+from hafen.spec import digest as digests
+from hafen.storage import layers, recipe, tarformat
 from hafen.storage.archive import Limits, Reader, Source
 from hafen.storage.extract import Extracted, Extractor, Policy
 from hafen.storage.recipe import Recorder, reassemble
@@ -271,6 +274,53 @@ def test_a_recipe_notices_that_files_were_changed(tmp_path: Path) -> None:
         list(reassemble(applied.recipe, str(directory)))
     with pytest.raises(Corrupt, match="recipe"):
         list(reassemble(b"\0" * 20, str(directory)))
+
+
+def test_a_layer_that_ends_in_zeros_is_read_back_in_pieces(tmp_path: Path) -> None:
+    """Its recipe is a few kilobytes: whoever saves or pushes the image must not need the whole at once."""
+    directory = tmp_path / "fs"
+    directory.mkdir()
+    pieces = (bytes(1 << 20) for _ in range(96))
+    applied = layers.apply(chain((tar((Entry("a", size=1), b"x")),), pieces), str(directory))
+    assert len(applied.recipe) < 100_000
+    hasher = digests.new()
+    tracemalloc.start()
+    try:
+        for piece in reassemble(applied.recipe, str(directory)):
+            hasher.update(piece)
+        assert recipe.size(applied.recipe) > 96 << 20
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert digests.finish(hasher) == applied.diff_id
+
+
+def test_a_recipe_is_bounded() -> None:
+    recorder = Recorder(limit=4 << 20)
+    for _ in range(3):
+        recorder.literal(os.urandom(1 << 20))
+    with pytest.raises(OutOfSpace, match="beside its files"):
+        recorder.literal(os.urandom(2 << 20))
+
+
+def test_a_recipe_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "fs"
+    directory.mkdir()
+    data = layers.apply(iter((tar((Entry("a", size=1), b"x")),)), str(directory)).recipe
+    for cut in range(len(data)):
+        with pytest.raises(Corrupt, match="recipe"):
+            recipe.size(data[:cut])
+
+
+def test_names_that_a_layer_brings_again_and_again(tmp_path: Path) -> None:
+    """Each meant something else, and twice the directory above it was gone."""
+    directory = tmp_path / "1" / "fs"
+    directory.mkdir(parents=True)
+    members = [(Entry("d/a", size=5), b"%05d" % number) for number in range(400)]
+    members[100:100] = members[300:300] = [(Entry("d", size=1), b"d"), (Entry("d", tarformat.DIRECTORY), b"")]
+    data = tar(*members)
+    applied = layers.apply(iter((data,)), str(directory))
+    assert b"".join(reassemble(applied.recipe, str(directory))) == data
 
 
 def test_a_layer_that_is_something_else_is_refused(tmp_path: Path) -> None:
