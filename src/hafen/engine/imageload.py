@@ -37,6 +37,7 @@ from hafen.storage.extract import normalise
 from hafen.storage.recipe import reassemble
 
 _DOCUMENT = 8 << 20  # a manifest, index or configuration larger than this is none
+_ALL = 64 << 20  # of all documents of one archive, and the names of its members: they are in memory to the end
 _TICK = 4 << 20
 
 
@@ -128,11 +129,13 @@ class _Pass:
         self._known = known
         self._lease = lease
         self._progress = progress
+        self._room = _ALL
 
     def run(self, chunks: Iterator[bytes]) -> None:
         reader = Reader(Source(chunks, self._store.limits.bytes), limits=self._store.limits)
         for entry in reader:
             name = normalise(entry.name, "image archive member")
+            self._remember(len(name) + len(entry.linkname))
             if entry.type in (tarformat.SYMLINK, tarformat.LINK):
                 hard = entry.type == tarformat.LINK  # its target is named from the archive's root
                 self._contents.links[name] = f"/{entry.linkname}" if hard else entry.linkname
@@ -140,6 +143,11 @@ class _Pass:
                 if entry.segments is not None:
                     raise Corrupt(f"image archive member {entry.name!r} is sparse")
                 self._file(name, entry.size, reader)
+
+    def _remember(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise Corrupt(f"image archive: its documents have more than {_ALL} bytes")
 
     def _file(self, name: str, size: int, reader: Reader) -> None:
         content = (bytes(piece) for piece in reader.content())
@@ -152,7 +160,8 @@ class _Pass:
         whole = self._ticking(chain((start,), content), name, size)
         if _is_tar(start, size) or (compression.detect(start) and size > 32):
             self._layer(name, whole, start, expected)
-        elif size <= _DOCUMENT and (expected is None or start[:1] in b"{[ \t\r\n"):
+        elif size <= _DOCUMENT and start[:1] in b"{[ \t\r\n":
+            self._remember(size)
             data = b"".join(whole)
             if expected is not None and digests.of(data, digests.algorithm_of(expected)) != expected:
                 raise Corrupt(f"image archive: blob {expected} is something else")

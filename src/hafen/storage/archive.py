@@ -12,7 +12,8 @@ from hafen.errors import Corrupt, OutOfSpace
 from hafen.storage import tarformat
 from hafen.storage.tarformat import BLOCK, Entry
 
-_MAX_EXTENSION = 1 << 20  # of one pax header or long name; Linux' own limit for a name is 4096
+_MAX_EXTENSION = 1 << 20  # of all headers before one member; Linux' own limit for a name is 4096
+_MAX_GLOBAL = 1 << 16  # of all global headers, which count for every member after them
 _MAX_LINE = 20  # of a sparse map: an int64 in decimal
 _ZERO_TAIL = bytes(2 * BLOCK)
 
@@ -120,6 +121,8 @@ class Reader:
         self._recording = literal is not None
         self._require_end = require_end
         self._globals: dict[str, bytes] = {}
+        self._extension_left = _MAX_EXTENSION
+        self._global_left = _MAX_GLOBAL
         self._left = 0  # bytes of the current member not read yet
         self._padding = 0
 
@@ -158,6 +161,7 @@ class Reader:
         records: dict[str, bytes] = dict(self._globals) if self._globals else {}
         name: str | None = None
         linkname: str | None = None
+        self._extension_left = _MAX_EXTENSION
         while True:
             block = self._source.take_or_end(BLOCK)
             if block is None:
@@ -175,6 +179,9 @@ class Reader:
             if kind == tarformat.PAX:
                 records.update(tarformat.pax_records(self._extension(header.size)))
             elif kind == tarformat.PAX_GLOBAL:
+                self._global_left -= header.size
+                if self._global_left < 0:
+                    raise Corrupt(f"invalid tar header: more than {_MAX_GLOBAL} bytes of global headers")
                 self._globals.update(tarformat.pax_records(self._extension(header.size)))
                 records = {**self._globals, **records}
             elif kind == tarformat.GNU_NAME:
@@ -189,8 +196,9 @@ class Reader:
                 raise Corrupt(f"archive member {header.name!r} is of unknown type {kind!r}")
 
     def _extension(self, size: int) -> bytes:
-        if not 0 <= size <= _MAX_EXTENSION:
-            raise Corrupt(f"invalid tar header: extension of {size} bytes")
+        self._extension_left -= BLOCK + size
+        if size < 0 or self._extension_left < 0:
+            raise Corrupt(f"invalid tar header: more than {_MAX_EXTENSION} bytes of headers before one member")
         data = self._source.take(size + -size % BLOCK)
         self._literal(data)
         return data[:size]

@@ -15,6 +15,7 @@ from hafen.engine.images import ImageUser
 from hafen.errors import Conflict, Corrupt, HafenError, InvalidArgument, NotFound, OutOfSpace
 from hafen.spec import digest as digests
 from hafen.spec import filters
+from hafen.storage import archive as archives
 from hafen.storage import layers, tarformat
 from hafen.storage.archive import Limits
 from hafen.storage.tarformat import Entry
@@ -474,6 +475,24 @@ async def test_a_layer_that_expands_without_end_is_refused(tmp_path: Path) -> No
                 await images.load(oci_archive((bomb,), (data,), "+gzip"))
         images.store.sweep()
         assert images.files() == before
+
+
+async def test_an_archive_of_documents_without_end_is_refused(tmp_path: Path) -> None:
+    document = b"[" + b" " * (7 << 20) + b"]"
+
+    async def archive(data: bytes) -> AsyncIterator[bytes]:
+        for number in range(12):
+            yield b"".join(archives.member(Entry(f"{number}.json", size=len(data)), (data,)))
+        yield GOOD
+
+    with bench(tmp_path / "store") as images:
+        before = images.files()
+        with pytest.raises(Corrupt, match="its documents have more than 67108864 bytes"):
+            await images.bring(images.images.load(archive(document), quiet=True))
+        images.store.sweep()
+        assert images.files() == before
+        await images.bring(images.images.load(archive(b"x" + document[1:]), quiet=True))  # no document
+        assert images.content_of("a:1") == {"new": b"new"}
 
 
 async def test_a_client_that_goes_away_leaves_nothing(images: Bench) -> None:

@@ -186,12 +186,40 @@ def pax(records: bytes, kind: str = "x") -> bytes:
     return header(Entry("pax", size=len(records)), kind) + tarformat.padded(records)
 
 
+def endless(start: bytes, block: bytes, most: int) -> Iterator[bytes]:
+    """An archive that goes on like this; fails where so many blocks are read."""
+    yield start
+    for _ in range(most):
+        yield block
+    raise AssertionError(f"{most} blocks were read")
+
+
 @pytest.mark.parametrize(
     "records", [b"5 a=b\n", b"99 path=x\n", b"path=x\n", b"12 mtime=ab\n", b"10 uid=-1\n", b"10 size=x\n"]
 )
 def test_malformed_pax_records_are_refused(records: bytes) -> None:
     with pytest.raises(Corrupt):
         read(pax(records) + tarformat.encode(Entry("a")) + archive.end())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pax(b"".join(b"100013 a%03d=%s\n" % (number, b"x" * 100_000) for number in range(5))),
+        pax(b""),
+        pax(b"".join(b"16 a%05d=%s\n" % (number, b"x" * 5) for number in range(1000)), "g"),
+        header(Entry("long", size=500_000), "L") + bytes(500_224),
+    ],
+    ids=["pax headers", "empty headers", "global headers", "long names"],
+)
+def test_headers_without_end_are_refused(block: bytes) -> None:
+    with pytest.raises(Corrupt, match=r"of headers before one member|of global headers"):
+        list(Reader(Source(endless(b"", block, 3000))))
+
+
+def test_headers_are_counted_for_each_member() -> None:
+    head = pax(b"600010 a=" + b"x" * 600_000 + b"\n")
+    assert len(read((head + tarformat.encode(Entry("a"))) * 3 + archive.end())) == 3
 
 
 def test_global_headers_hold_until_a_member_says_otherwise() -> None:
@@ -233,14 +261,6 @@ def test_sparse_files_of_gnu_tar_are_read(tmp_path: Path, kind: str) -> None:
 ONE_POINT_NOUGHT = pax(
     b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=holes\n26 GNU.sparse.realsize=10\n"
 )
-
-
-def endless(start: bytes, block: bytes, most: int) -> Iterator[bytes]:
-    """An archive that goes on like this; fails where so many blocks are read."""
-    yield start
-    for _ in range(most):
-        yield block
-    raise AssertionError(f"{most} blocks were read")
 
 
 @pytest.mark.parametrize("block", [b"1" * 512, b"\n" * 512, bytes(512)], ids=["a number", "no numbers", "zeros"])
