@@ -132,7 +132,7 @@ class Repairer:
         with ExitStack() as undo:
 
             def unpack() -> Staged:
-                return stage_layer(store, compression.decompressed(store.content.chunks(blob)))
+                return stage_layer(store, compression.decompressed(store.content.chunks(blob)), verified=True)
 
             staged = await in_thread(unpack)
             undo.callback(store.snapshots.unstage, staged.directory)

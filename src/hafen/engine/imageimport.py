@@ -54,11 +54,14 @@ class CommitRequest:
     changes: tuple[str, ...] = ()
 
 
-def stage_layer(store: ImageStore, chunks: Iterator[bytes], whiteouts: bool = True) -> Staged:
-    """Unpack a layer; in a thread. Nothing is left where it fails."""
+def stage_layer(
+    store: ImageStore, chunks: Iterator[bytes], *, verified: bool = False, whiteouts: bool = True
+) -> Staged:
+    """Unpack a layer; in a thread. Nothing is left where it fails. `verified`: the caller compares the diff id, as all
+    do who know it (see `layers.apply`)."""
     directory = store.snapshots.stage()
     try:
-        applied = layers.apply(chunks, directory, limits=store.limits, whiteouts=whiteouts)
+        applied = layers.apply(chunks, directory, limits=store.limits, verified=verified, whiteouts=whiteouts)
     except BaseException:
         store.snapshots.unstage(directory)
         raise

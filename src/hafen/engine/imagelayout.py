@@ -70,6 +70,10 @@ class Contents:
         place = self.member(name)
         return self.staged.get(place) or self.known.get(place)
 
+    def is_empty(self, name: str) -> bool:
+        """Whether this is a file of no bytes, and no layer so far: as one it is an archive of nothing."""
+        return self.layer(name) is None and self.documents.get(self.member(name)) == b""
+
 
 def digest_of(name: str) -> Digest | None:
     """The digest in `blobs/sha256/<hex>`."""

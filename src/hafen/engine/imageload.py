@@ -158,7 +158,7 @@ class _Pass:
                 break
         expected = digest_of(name)
         whole = self._ticking(chain((start,), content), name, size)
-        if _is_tar(start, size) or (compression.detect(start) and size > 32):
+        if _is_tar(start, size) or compression.detect(start):
             self._layer(name, whole, start, expected)
         elif size <= _DOCUMENT and start[:1] in b"{[ \t\r\n":
             self._remember(size)
@@ -190,7 +190,7 @@ class _Pass:
             self._contents.known[name] = expected
             return
         if compression.detect(start) is None:
-            staged = stage_layer(self._store, chunks)
+            staged = stage_layer(self._store, chunks, verified=True)
             self._contents.staged[name] = staged
             if expected is not None and digests.algorithm_of(expected) == "sha256":
                 _check(staged.applied.diff_id, expected)
@@ -203,7 +203,7 @@ class _Pass:
                     yield chunk
 
             stream = stored()
-            self._contents.staged[name] = stage_layer(self._store, compression.decompressed(stream))
+            self._contents.staged[name] = stage_layer(self._store, compression.decompressed(stream), verified=True)
             for _ in stream:
                 pass
             self._lease.hold(ingest.digest)
@@ -256,6 +256,8 @@ class _Loader:
         parent: str | None = None
         for path, diff_id, key in zip(paths, diff_ids, digests.chain_ids(diff_ids), strict=True):
             self._lease.hold(key)
+            if self._contents.is_empty(path):
+                await self._staged(self._contents.member(path), iter(()))
             if self._store.layer(key) is None and key not in self.fresh:
                 self.fresh[key] = await self._layer(path, diff_id, parent)
             else:
@@ -327,6 +329,9 @@ class _Loader:
             chunks = reassemble(found.applied.recipe, found.directory)
         else:
             raise Corrupt(f"image archive: layer {diff_id} is missing")
-        staged = await asyncio.to_thread(stage_layer, self._store, chunks)
-        self._contents.staged[f"again/{len(self._contents.staged)}"] = staged
+        return await self._staged(f"again/{len(self._contents.staged)}", chunks)
+
+    async def _staged(self, place: str, chunks: Iterator[bytes]) -> Staged:
+        staged = await asyncio.to_thread(lambda: stage_layer(self._store, chunks, verified=True))
+        self._contents.staged[place] = staged
         return staged

@@ -309,7 +309,7 @@ class _ImagePull:
                 return await self._downloaded(layer)
 
     def _staged_now(self, chunks: Iterator[bytes]) -> Staged:
-        staged = stage_layer(self._store, chunks)
+        staged = stage_layer(self._store, chunks, verified=True)
         self._directories.add(staged.directory)  # here, in the thread: its caller may be cancelled meanwhile
         return staged
 

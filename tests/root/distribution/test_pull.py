@@ -8,6 +8,7 @@ import os
 import sys
 import tarfile
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def test_everything_named_by_sha512(engine: EngineProcess, folder: Path) -> None
             engine.docker("pull", "-q", f"{host}/b:1")
             engine.docker("rmi", f"{host}/b:1")
             assert engine.fsck() == []
+
+
+@pytest.mark.parametrize(("compress", "suffix"), [(gzip.compress, "gzip"), (bytes, "")], ids=["gzip", "plain"])
+def test_layers_without_an_end_mark_or_of_nothing(
+    engine: EngineProcess, registry: Registry, compress: Callable[[bytes], bytes], suffix: str
+) -> None:
+    note = layer({"note": b"here"})
+    layers = [busybox_tar(), note[: note.rindex(b"here") + 512 - note.rindex(b"here") % 512], b""]
+    publish(registry, "endless", "latest", layers, compress=compress, suffix=suffix, oci=True)
+    name = f"{registry.host}/endless"
+    engine.docker("pull", "-q", name)
+    assert engine.docker("run", "--rm", name, "cat", "/note").stdout == "here"
+    assert engine.fsck() == []
+    engine.docker("tag", name, f"{registry.host}/again{suffix}")
+    engine.docker("push", "-q", f"{registry.host}/again{suffix}")
+    engine.docker("rmi", name, f"{registry.host}/again{suffix}")
+    assert engine.fsck() == []
 
 
 def absolute(data: bytes) -> bytes:

@@ -153,6 +153,20 @@ async def test_load_of_an_oci_layout(images: Bench, pack: object, suffix: str, a
     assert kept == [bool(suffix)] * 2, "compressed layers are kept as they came"
 
 
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
+async def test_layers_without_an_end_mark_or_of_nothing(images: Bench, tmp_path: Path, pack: object) -> None:
+    assert callable(pack)
+    tars = (ROOT_TAR[:-1024], b"", SECOND[:-1024], b"")
+    await images.load(oci_archive(tars, tuple(pack(data) for data in tars)))
+    await images.load(docker_archive(*tars))
+    assert images.images.resolve("o:1").id == images.images.resolve("a:1").id
+    assert images.content_of("o:1") == {"new": b"new"}
+    saved = await images.save("o:1")
+    with bench(tmp_path / "elsewhere") as elsewhere:
+        assert await elsewhere.load(saved) == ["Loaded image: o:1\n"]
+        assert elsewhere.content_of("o:1") == {"new": b"new"}
+
+
 async def test_load_picks_this_machines_platform(images: Bench) -> None:
     ours, theirs = config(ROOT_TAR), config(ROOT_TAR, architecture="s390x")
     manifests = []
