@@ -98,7 +98,7 @@ class Puller:
             chosen = await self._for_platform(found)
             manifest = documents.read_manifest(chosen.data)
             _check_kind(manifest)
-            async with self._transfers.alone(manifest.config.digest):
+            async with self._transfers.alone(f"image {manifest.config.digest}"):
                 with _ImagePull(self._store, self._transfers, self._source, self._report, lease) as work:
                     image, about = await self._all_of(work, manifest, found, chosen)
                     fresh = await self._record(work, name, image, manifest, (found, chosen), about)
@@ -297,7 +297,7 @@ class _ImagePull:
     async def _staged(self, layer: _Layer) -> Staged:
         """The layer's files: from the network, unless they or the blob are here."""
         self.lease.hold(layer.digest)
-        async with self._transfers.alone(layer.digest):
+        async with self._transfers.alone(f"blob {layer.digest}"):
             source = self._local(layer)
             if source is not None:
                 staged = await consume(_nothing(), lambda _: self._staged_now(source))

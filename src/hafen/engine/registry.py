@@ -140,7 +140,8 @@ class Registries:
 
     async def fetch_blob(self, repository: Reference, digest: Digest, auths: Mapping[str, AuthConfig]) -> None:
         """Bring a blob from where it is known to be; Corrupt where something else comes."""
-        async with self._open(repository, auth_of(repository, auths)) as source, self._transfers.alone(digest):
+        alone = self._transfers.alone(f"blob {digest}")
+        async with self._open(repository, auth_of(repository, auths)) as source, alone:
             module = await asyncio.to_thread(import_module, "hafen.distribution.upload")
             size = await module.Uploader(source).size(digest)
             if size is None:

@@ -39,7 +39,9 @@ class Transfers:
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[None]:
-        """One at a time for each key: who comes second finds what the first has brought."""
+        """One at a time for each key: who comes second finds what the first has brought. Keys say what they are of
+        beside the digest: a stranger's manifest may call one blob the configuration and a layer, and who holds the one
+        waits for the other."""
         lock, users = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = lock, users + 1
         try:

@@ -133,6 +133,11 @@ def negative_layer(document: Document) -> None:
     document["layers"][0]["size"] = -1
 
 
+def layer_that_is_the_config(document: Document) -> None:
+    document["layers"][0]["digest"] = document["config"]["digest"]
+    document["layers"][0]["size"] = document["config"]["size"]
+
+
 def fewer_layers(document: Document) -> None:
     document["layers"] = []
 
@@ -151,6 +156,7 @@ MANIFESTS: dict[Spoil, str] = {
     huge_config: "image configuration",
     huge_layer: "more than the limit",
     negative_layer: "has the size -1",
+    layer_that_is_the_config: "archive is truncated",
     fewer_layers: "layers from manifest don't match image configuration",
     foreign_layer: 'Encountered remote "application/x-something"(unknown) when fetching',
     weak_digest: "invalid digest",
