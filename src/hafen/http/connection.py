@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._last = False  # no request after this one
         self._discarding = False  # of what still comes nothing is wanted
         self._arrived: asyncio.Future[None] | None = None
+        self._waiting_since = 0.0  # for that, on the loop's clock
         self._writable: asyncio.Future[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -113,6 +114,11 @@ class Connection(asyncio.Protocol):
         self._last = True
         if not self._handling:
             self.task.cancel()
+
+    def end_silence(self, before: float) -> None:
+        """Drop a client that has been waited for since then, for a request or the rest of one."""
+        if self._arrived and not self._arrived.done() and not self._discarding and self._waiting_since < before:
+            self._transport.abort()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -232,6 +238,7 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         self._transport.resume_reading()
         self._arrived = self._loop.create_future()
+        self._waiting_since = self._loop.time()
         try:
             await self._arrived
         finally:

@@ -21,12 +21,15 @@ BACKLOG: Final = 1024
 class Server:
     """Serves an application on any number of sockets for as long as its `async with` lasts.
 
+    With `silence`, clients that say nothing for so many seconds when it is their turn are let go, or a little later.
     Leaving stops listening, gives requests in progress `grace` seconds, and cancels streams and the rest.
     """
 
-    def __init__(self, application: Application, *, grace: float = 2.0) -> None:
+    def __init__(self, application: Application, *, grace: float = 2.0, silence: float | None = None) -> None:
         self._application = application
         self._grace = grace
+        self._silence = silence
+        self._watch: asyncio.Task[None] | None = None
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
@@ -34,11 +37,23 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self._silence is not None:
+            self._watch = self._group.create_task(self._end_silence(self._silence))
         return self
+
+    async def _end_silence(self, seconds: float) -> None:
+        """One timer for all: one for each request would cost each a little."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(seconds / 4)
+            for connection in tuple(self._connections):
+                connection.end_silence(loop.time() - seconds)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        if self._watch is not None:
+            self._watch.cancel()
         for listener in self._listeners:
             listener.close()
         for connection in self._connections:

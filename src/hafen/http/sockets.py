@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hafen.errors import InvalidArgument, System
 
@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     import ssl
 
 
+# tcp(7): after a minute of silence the client is asked whether it is still there, four times in another minute.
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
 def tcp_socket(address: str) -> socket.socket:
-    """A socket at `host:port`; [..] around IPv6."""
+    """A socket at `host:port`; [..] around IPv6. Clients that vanish without a word are noticed: what is accepted has
+    the options of what listens."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         raise InvalidArgument(f"tcp://{address} needs a port")
@@ -22,6 +27,9 @@ def tcp_socket(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         sock.bind((host or "127.0.0.1", int(port)))
     except OSError as error:
         sock.close()

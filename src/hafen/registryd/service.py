@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what not every registry has is imported where it is
     from hafen.registryd.cache import Cache
 
 THREADS = 16  # they wait for the disk, or hash
+SILENCE = 300.0  # seconds for which a client may say nothing, between requests or within one
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
             if parts.cache is not None:
                 await stack.enter_async_context(parts.cache)
             for application, sock, tls in doors:
-                await (await stack.enter_async_context(Server(application))).listen(sock, tls)
+                await (await stack.enter_async_context(Server(application, silence=SILENCE))).listen(sock, tls)
             await (await stack.enter_async_context(Server(Admin(parts)))).listen(private)
             for work in (parts.collector.run(parts.in_thread, lambda: _make_needless(parts)), parts.webhooks.run()):
                 stack.callback(tasks.create_task(work).cancel)
