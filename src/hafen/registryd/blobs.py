@@ -67,16 +67,21 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
     if found is None or found.groups() == ("", ""):
         return None
     if found[1] == "":
-        count = min(int(found[2]), size)
+        count = min(_position(found[2]), size)
         first = size - count
     else:
-        first = int(found[1])
-        count = min(int(found[2]) + 1 if found[2] else size, size) - first
+        first = _position(found[1])
+        count = min(_position(found[2]) + 1 if found[2] else size, size) - first
     if count <= 0:
         raise RangeInvalid(
             f"invalid range {header!r} of a blob of {size} bytes", (("Content-Range", f"bytes */{size}"),)
         )
     return first, count
+
+
+def _position(digits: str) -> int:
+    """Of numbers that no file reaches, one that none reaches either: `int` refuses those of thousands of digits."""
+    return int(digits.lstrip("0")[:19] or "0")
 
 
 async def delete(request: Request, parts: Parts) -> Answer:
