@@ -80,8 +80,8 @@ class Registry:
         if path == authentication.PATH and head.method in ("GET", "POST"):
             service = parts.authentication
             asked = parse_query(query)
-            return await service.token(head.method, asked, head.headers, body, parts.in_thread, self._space(asked))
-        who = await parts.authentication.identify(head.headers, parts.in_thread)
+            return await service.token(head.method, asked, head.headers, body, self._space(asked))
+        who = await parts.authentication.identify(head.headers)
         if unquote(path) in _PAGES:
             return await self._page(head, unquote(path), parse_query(query), who)
         found = split(head)

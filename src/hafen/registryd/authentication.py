@@ -27,7 +27,7 @@ from hafen.http.message import Body, Headers, Reply
 from hafen.registryd import tokens
 from hafen.registryd.access import ANYBODY, Access, Identity
 from hafen.registryd.accesstokens import PREFIX, AccessTokens
-from hafen.registryd.passwords import InThread, Passwords
+from hafen.registryd.passwords import Passwords
 from hafen.registryd.tokens import Payload, Resource
 
 SERVICE: Final = "hafen-registry"
@@ -60,14 +60,14 @@ class Authentication:
         self._url = url
         self._scheme = "https" if tls else ""
 
-    async def identify(self, headers: Headers, in_thread: InThread) -> Identity:
-        """Who asks; Unauthorized where that is claimed and not so."""
+    async def identify(self, headers: Headers) -> Identity:
+        """Who asks; Unauthorized where that is claimed and not so, TooManyRequests where it cannot be verified now."""
         if not self._access.asks:
             return Identity()
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._bearer(value.strip())
-        return (await self._basic(headers, in_thread)).identity
+        return (await self._basic(headers)).identity
 
     def challenge(self, headers: Headers, scope: str, error: str, space: str = "") -> tuple[str, str]:
         """The header of a refusal: where to get a token, and what for; RFC 6750, section 3. `space` is the registry
@@ -107,36 +107,30 @@ class Authentication:
     def _fingerprint(self, user: str) -> str:
         return self._passwords.fingerprint(user, self._key) if self._passwords else ""
 
-    async def _basic(self, headers: Headers, in_thread: InThread) -> _Proof:
+    async def _basic(self, headers: Headers) -> _Proof:
         header = headers.get("authorization")
-        return _Proof(Identity()) if header is None else await self._named(*_credentials(header), in_thread)
+        return _Proof(Identity()) if header is None else await self._named(*_credentials(header))
 
-    async def _named(self, user: str, password: bytes, in_thread: InThread) -> _Proof:
+    async def _named(self, user: str, password: bytes) -> _Proof:
         if password.startswith(PREFIX.encode()):
             issued = self._issued.find(user, password.decode("utf-8", "replace"))
             if issued is not None:
                 return _Proof(Identity(user, issued.scope), issued.number)
-        if self._passwords is None or not await self._passwords.right(user, password, in_thread):
+        if self._passwords is None or not await self._passwords.right(user, password):
             raise Unauthorized("authentication required: unknown user or wrong password")
         return _Proof(Identity(user), password=self._fingerprint(user))
 
     # The token service
 
     async def token(
-        self,
-        method: str,
-        query: Mapping[str, list[str]],
-        headers: Headers,
-        body: Body,
-        in_thread: InThread,
-        prefix: str,
+        self, method: str, query: Mapping[str, list[str]], headers: Headers, body: Body, prefix: str
     ) -> Reply:
         """Answer a request for a token: InvalidArgument for what is none, Unauthorized for wrong credentials. `prefix`
         is what the names in it lack."""
         if not self._access.asks:
             raise InvalidArgument("this registry asks nobody for a name")
         if method == "GET":
-            proof = await self._basic(headers, in_thread)
+            proof = await self._basic(headers)
             refresh = self._refresh(proof) if query.get("offline_token") == ["true"] else ""
             return self._given(proof, query, refresh, prefix)
         form = _form(await body.read(_MAX_FORM))
@@ -151,7 +145,7 @@ class Authentication:
                 raise Unauthorized("authentication required: the refresh token is not good, or not any more")
             proof = self._of_payload(payload)
         elif first("grant_type") == "password":
-            proof = await self._named(first("username"), first("password").encode(), in_thread)
+            proof = await self._named(first("username"), first("password").encode())
             refresh = self._refresh(proof) if first("access_type") == "offline" else ""
         else:
             raise InvalidArgument("unsupported grant_type: password and refresh_token are known")

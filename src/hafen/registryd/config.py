@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -123,5 +124,5 @@ def access(config: Config) -> Access:
     return Access(True, Watched(config.rules, parse_rules) if config.rules else None)
 
 
-def passwords(config: Config) -> Passwords | None:
-    return Passwords(Watched(config.htpasswd, parse_htpasswd)) if config.htpasswd else None
+def passwords(config: Config, executor: Executor) -> Passwords | None:
+    return Passwords(Watched(config.htpasswd, parse_htpasswd), executor) if config.htpasswd else None

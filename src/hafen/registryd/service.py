@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # what not every registry has is imported where it is
     from hafen.engine.offer import Offer
     from hafen.registryd.cache import Cache
 
-THREADS = 16  # they wait for the disk, or hash
+THREADS = 16  # they wait for the disk, or hash blobs
+HASHERS = 2  # threads for passwords
 SILENCE = 300.0  # seconds for which a client may say nothing, between requests or within one
 
 log = logging.getLogger(__name__)
@@ -132,11 +133,11 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
     """The registry listens for the time of the block, and collects, and tells its webhooks. `offer`: images of an
     engine in the same process, under a prefix."""
     context = server_context(chosen.certificate, chosen.key) if chosen.certificate else None
-    executor = ThreadPoolExecutor(THREADS, "registry")
+    executor, hashers = ThreadPoolExecutor(THREADS, "registry"), ThreadPoolExecutor(HASHERS, "password")
     tasks = asyncio.TaskGroup()
     try:
         # What can go wrong comes before the task group, which would wrap it.
-        parts = _parts(chosen, kept, executor, tasks, context is not None, offer)
+        parts = _parts(chosen, kept, executor, hashers, tasks, context is not None, offer)
         doors = [(Registry(parts), tcp_socket(chosen.address), context)]
         doors += [
             (Registry(parts, one.prefix), tcp_socket(one.mirror), context) for one in chosen.proxies if one.mirror
@@ -161,6 +162,7 @@ async def serving(chosen: Config, kept: Kept, offer: Offer | None = None) -> Asy
             yield Served(parts, host, port)
     finally:
         executor.shutdown()
+        hashers.shutdown(cancel_futures=True)
 
 
 async def _make_needless(parts: Parts) -> None:
@@ -172,8 +174,9 @@ async def _make_needless(parts: Parts) -> None:
 
 
 def _parts(
-    chosen: Config, kept: Kept, executor: ThreadPoolExecutor, tasks: asyncio.TaskGroup, tls: bool, offer: Offer | None
-) -> Parts:
+    chosen: Config, kept: Kept, executor: ThreadPoolExecutor, hashers: ThreadPoolExecutor, tasks: asyncio.TaskGroup,
+    tls: bool, offer: Offer | None,
+) -> Parts:  # fmt: skip
     cached = CacheRows(kept.database)
     cached.settle({proxy.prefix: proxy.url for proxy in chosen.proxies}, offer.prefix if offer else "")
     rows, limits = kept.rows, chosen.limits
@@ -190,7 +193,7 @@ def _parts(
         collector=collector,
         leases=kept.leases,
         access=allowed,
-        authentication=Authentication(allowed, config.passwords(chosen), issued, key, chosen.url, tls),
+        authentication=Authentication(allowed, config.passwords(chosen, hashers), issued, key, chosen.url, tls),
         access_tokens=issued,
         expiry=Expiry(rows, hooks, chosen.retention, collector.fresh, limits.retention),
         executor=executor,
