@@ -26,6 +26,7 @@ from hafen.spec import reference
 from hafen.spec.digest import Digest
 
 MAX_PAGE: Final = 1000
+MAX_PAGE_SIZE: Final = 2 << 20  # bytes of annotations in a page of referrers: clients read answers of 4 MiB
 _ALL_TAGS: Final = 1 << 30  # a listing of tags without `n` is whole
 
 Headers = tuple[tuple[str, str], ...]
@@ -154,15 +155,16 @@ async def catalogue(query: dict[str, list[str]], who: Identity, parts: Parts) ->
 async def referrers(request: Request, parts: Parts) -> Answer:
     subject = request.digest()
     wanted = request.first("artifactType")
-    found = parts.rows.referrers(request.name, subject, wanted, request.first("last"), MAX_PAGE + 1)
+    last = request.first("last")
+    found, more = parts.rows.referrers(request.name, subject, wanted, last, MAX_PAGE, MAX_PAGE_SIZE)
     headers: Headers = (("OCI-Filters-Applied", "artifactType"),) if wanted else ()
-    if len(found) > MAX_PAGE:
-        more = {"last": found[MAX_PAGE - 1].digest, **({"artifactType": wanted} if wanted else {})}
-        headers = (*headers, _link(f"/v2/{request.name}/referrers/{subject}", more))
+    if more:
+        following = {"last": found[-1].digest, **({"artifactType": wanted} if wanted else {})}
+        headers = (*headers, _link(f"/v2/{request.name}/referrers/{subject}", following))
     index = {
         "schemaVersion": 2,
         "mediaType": manifests.OCI_INDEX,
-        "manifests": [_descriptor(stored) for stored in found[:MAX_PAGE]],
+        "manifests": [_descriptor(stored) for stored in found],
     }
     return _json(index, manifests.OCI_INDEX, headers)
 
@@ -186,4 +188,5 @@ def _link(path: str, query: dict[str, str]) -> tuple[str, str]:
 
 
 def _json(value: object, content_type: str = "application/json", headers: Headers = ()) -> Reply:
-    return Reply(200, json.dumps(value, separators=(",", ":")).encode() + b"\n", content_type, headers)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Reply(200, text.encode() + b"\n", content_type, headers)

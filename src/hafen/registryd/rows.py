@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from hafen.registryd.errors import ManifestBlobUnknown, ManifestInvalid
@@ -257,14 +257,25 @@ class Rows:
                 ).rowcount
             )
 
-    def referrers(self, name: str, subject: Digest, artifact_type: str, last: str, limit: int) -> list[Stored]:
-        """Manifests about `subject`, by digest, after `last`; of one type only where one is given."""
-        rows = self._database.query(
+    def referrers(
+        self, name: str, subject: Digest, artifact_type: str, last: str, limit: int, size: int
+    ) -> tuple[list[Stored], bool]:
+        """Manifests about `subject`, by digest, after `last`, of one type only where one is given; and whether more
+        follow. At least one, at most `limit`, with at most `size` bytes of annotations and type."""
+        found: list[Stored] = []
+        rows = self._database.execute(
             f"SELECT {_MANIFEST} FROM manifests JOIN repositories ON id = repository "
-            "WHERE name = ? AND subject = ? AND (? = '' OR artifact_type = ?) AND digest > ? ORDER BY digest LIMIT ?",
-            (name, subject, artifact_type, artifact_type, last, limit),
+            "WHERE name = ? AND subject = ? AND (? = '' OR artifact_type = ?) AND digest > ? ORDER BY digest",
+            (name, subject, artifact_type, artifact_type, last),
         )
-        return [_stored(row) for row in rows]
+        with closing(rows):  # they are read one by one: all may be more than there is memory
+            for row in rows:
+                stored = _stored(row)
+                size -= len(stored.annotations.encode()) + len(stored.artifact_type.encode())
+                if found and (size < 0 or len(found) == limit):
+                    return found, True
+                found.append(stored)
+        return found, False
 
     # Tags
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,28 @@ def test_referrers(client: Client, name: str) -> None:
     assert [entry["digest"] for entry in answer.json()["manifests"]] == [sha256(typed)]
     client("DELETE", f"/v2/{name}/manifests/{sha256(typed)}")
     assert len(client("GET", path).json()["manifests"]) == 2
+
+
+def test_referrers_in_pages_that_clients_can_read(client: Client, name: str) -> None:
+    """Ours and others refuse an answer of more than 4 MiB."""
+    subject = client.push(name, "v1", b"x")
+    pushed: set[str] = set()
+    for size in (100, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 3 << 20, 100):
+        text = {"size": "e" * size, "number": str(len(pushed)), "word": "é"}
+        manifest = image(b"x", subject=descriptor(subject, OCI_IMAGE), artifactType="a/b", annotations=text)
+        assert client.push_manifest(name, sha256(manifest), manifest).status == 201
+        pushed.add(sha256(manifest))
+    found: list[dict[str, Any]] = []
+    link = f"/v2/{name}/referrers/{sha256(subject)}?artifactType=a/b"
+    while link:
+        answer = client("GET", link)
+        assert len(answer.body) < 4 << 20
+        assert (answer.status, answer.headers["oci-filters-applied"]) == (200, "artifactType")
+        found += answer.json()["manifests"]
+        link = answer.headers.get("link", "").partition(">")[0].strip("<")
+    digests = [entry["digest"] for entry in found]
+    assert digests == sorted(pushed)
+    assert {entry["annotations"]["word"] for entry in found} == {"é"}
 
 
 def test_referrers_of_what_is_not_there(client: Client, name: str) -> None:
