@@ -42,6 +42,7 @@ class Attached:
 
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
     ports: PortMap = field(default_factory=dict)
+    without_ipv6: tuple[str, ...] = ()  # its interfaces that are to have no IPv6 at all
 
 
 def mode(host_config: HostConfig) -> str:

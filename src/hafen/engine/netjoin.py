@@ -109,6 +109,7 @@ class Joins:
                 for record, endpoint in held
             },
             guests.port_map(guest, [endpoint for _, endpoint in held]),
+            tuple(name for record, endpoint in held if (name := _without_ipv6(guest, record, endpoint))),
         )
 
     # --- while a container runs ------------------------------------------------------------------------------------
@@ -123,6 +124,8 @@ class Joins:
                 raise Conflict(f"container {container.id} ended meanwhile")
             endpoint = await self._attach(guest, record, settings, netns, ())
             try:
+                if interface := _without_ipv6(guest, record, endpoint):
+                    await self.members.set_sysctls(netns.fd, {netoptions.ipv6_switch(interface): "1"})
                 self._find_ways_out(guest, netns)
             except BaseException:
                 self._take_back(record, endpoint, netns)
@@ -292,6 +295,18 @@ class Joins:
         """What `host-gateway` means: the host as seen from the default network."""
         configs = self.records.find("bridge").ipam.config or ()
         return self.defaults.host_gateways or [config.gateway for config in configs if config.gateway]
+
+
+def _without_ipv6(guest: Guest, record: NetworkRecord, endpoint: Endpoint) -> str:
+    """The endpoint's interface, where it is to have no IPv6 at all, else "". Anybody beside it could otherwise give it
+    an address and a default route by a router advertisement (CVE-2024-32473)."""
+    settings = guest.networks.get(record.name, EndpointSettings())
+    switch = netoptions.ipv6_switch(endpoint.interface)
+    if not endpoint.interface or endpoint.ip6 or any(":" in address for address in endpoint.link_local):
+        return ""
+    if switch in netoptions.endpoint_sysctls(settings.driver_opts, endpoint.interface):
+        return ""  # the user's word
+    return endpoint.interface if os.path.isdir("/proc/sys/net/ipv6") else ""
 
 
 def ways_out(joins: Iterable[tuple[NetworkRecord, EndpointSettings]]) -> dict[int, NetworkRecord]:

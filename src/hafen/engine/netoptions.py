@@ -155,6 +155,11 @@ def endpoint_sysctls(options: Mapping[str, str] | None, interface: str) -> dict[
     return found
 
 
+def ipv6_switch(interface: str) -> str:
+    """The sysctl that takes IPv6 from an interface, as a path below /proc/sys."""
+    return f"net/ipv6/conf/{interface}/disable_ipv6"
+
+
 def interface_name(options: Mapping[str, str] | None) -> str:
     """The name that the user wants for the interface inside, "" for none."""
     name = (options or {}).get(IFNAME, "")

@@ -66,7 +66,8 @@ class Found:
 
     `mounts` are its own (volumes, binds, tmpfs), sources on the host; `files` are /etc/hosts and its like, by
     destination; `linked` are variables that tell of linked containers; `namespaces` are paths of namespaces of others
-    by type, "host" meaning the host's own; `shm` is a directory that is shared as /dev/shm.
+    by type, "host" meaning the host's own; `shm` is a directory that is shared as /dev/shm; `without_ipv6` are the
+    interfaces that get no IPv6, unless the container's own sysctls say otherwise.
     """
 
     rootfs: str
@@ -79,6 +80,7 @@ class Found:
     device_rules: tuple[DeviceRule, ...] = ()
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     linked: Sequence[str] = ()
+    without_ipv6: Sequence[str] = ()
 
 
 def build(record: Record, host: HostFacts, found: Found) -> Config:
@@ -105,7 +107,7 @@ def build(record: Record, host: HostFacts, found: Found) -> Config:
         mounts=tuple(mounts),
         annotations=wanted.annotations,
         linux=Linux(
-            sysctl=_sysctls(wanted, found.namespaces),
+            sysctl=_sysctls(wanted, found),
             resources=resources(wanted, found),
             cgroups_path=found.cgroup,
             namespaces=_namespaces(wanted, host, found.namespaces),
@@ -269,12 +271,14 @@ def private_cgroup_namespace(wanted: HostConfig, version: int) -> bool:
     return version == 2 and not wanted.privileged
 
 
-def _sysctls(wanted: HostConfig, others: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    if "network" not in others:
-        found["net.ipv4.ip_unprivileged_port_start"] = "0"
-        found["net.ipv4.ping_group_range"] = "0 2147483647"
-    return {**found, **wanted.sysctls}
+def _sysctls(wanted: HostConfig, found: Found) -> dict[str, str]:
+    defaults = {}
+    if "network" not in found.namespaces:
+        defaults["net.ipv4.ip_unprivileged_port_start"] = "0"
+        defaults["net.ipv4.ping_group_range"] = "0 2147483647"
+        for interface in found.without_ipv6:  # a dot in a name is written as a slash (sysctl.d(5))
+            defaults[f"net.ipv6.conf.{interface.replace('.', '/')}.disable_ipv6"] = "1"
+    return {**defaults, **wanted.sysctls}
 
 
 def parse_device_rule(text: str) -> DeviceRule:

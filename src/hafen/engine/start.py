@@ -128,6 +128,7 @@ class Starter:
                 device_rules=rules,
                 device_numbers=block_devices(record.host_config),
                 linked=linked,
+                without_ipv6=attached.without_ipv6,
             )
             config = self.cdi.inject(specgen.build(record, self.host, found), record.host_config.device_requests or ())
             request = self._request(record, config, netns)

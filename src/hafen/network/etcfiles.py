@@ -135,8 +135,13 @@ def parse_extra_host(text: str, gateways: Sequence[str]) -> list[tuple[str, str]
 
 
 def hosts(own: Iterable[str], hostname: str, domainname: str, extra: Iterable[tuple[str, str]]) -> str:
-    """`own` are the container's addresses, `extra` (address, name) pairs."""
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    """`own` are the container's addresses, `extra` (address, name) pairs. The host's full name comes first, then the
+    name that it has without its domain."""
+    if domainname:
+        names = f"{hostname}.{domainname} {hostname}"
+    else:
+        short, dot, _ = hostname.partition(".")
+        names = f"{hostname} {short}" if dot else hostname
     lines = [f"{address}\t{name}\n" for address, name in extra]
     lines += [f"{address}\t{names}\n" for address in own if address]
     return _LOCALHOST + "".join(lines)

@@ -51,6 +51,7 @@ def test_hosts() -> None:
         "1.2.3.4\tfoo\n172.17.0.1\tgw\n172.17.0.3\th1.dom.x h1\n"
     )
     assert etcfiles.hosts(["172.17.0.3"], "h1", "", []).endswith("172.17.0.3\th1\n")
+    assert etcfiles.hosts(["172.17.0.3"], "h1.dom.x", "", []).endswith("172.17.0.3\th1.dom.x h1\n")
 
 
 def test_extra_hosts() -> None:
