@@ -7,27 +7,28 @@ WORKDIR. Anything else: InvalidArgument "FOO is not a valid change command".
 import json
 import posixpath
 import re
-import shlex
 from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
 from hafen.errors import InvalidArgument
-from hafen.spec import units
+from hafen.spec import shellwords, units
 from hafen.spec.wire.image import EmptyObject, HealthConfig, ImageConfig
 
 _SHELL = ["/bin/sh", "-c"]
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 def apply(config: ImageConfig, changes: Iterable[str]) -> ImageConfig:
-    """The configuration with the instructions done in order; a text may hold several lines."""
-    for text in changes:
-        if not text.strip():
-            raise InvalidArgument("file with no instructions")
-        for line in re.sub(r"\\[ \t]*\n", "", text).splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                config = _apply(config, line.strip())
+    """The configuration with the instructions done in order; a text may hold several lines. Variables in them are those
+    of the configuration so far, except in CMD, ENTRYPOINT, HEALTHCHECK and ONBUILD."""
+    texts = list(changes)
+    lines = [line.strip() for line in re.sub(r"\\[ \t]*(\n|\Z)", "", "\n".join(texts)).splitlines()]
+    instructions = [line for line in lines if line and not line.startswith("#")]
+    if texts and not instructions:
+        raise InvalidArgument("file with no instructions")
+    for line in instructions:
+        config = _apply(config, line)
     return config
 
 
@@ -38,7 +39,8 @@ def _apply(config: ImageConfig, line: str) -> ImageConfig:
     if handler is None:
         raise InvalidArgument(f"{word} is not a valid change command")
     if not rest and word not in ("CMD", "ENTRYPOINT"):
-        raise InvalidArgument(f"{word} requires at least one argument")
+        count = "exactly" if word in ("USER", "WORKDIR", "STOPSIGNAL", "ONBUILD") else "at least"
+        raise InvalidArgument(f"{word} requires {count} one argument")
     return handler(config, rest)
 
 
@@ -52,7 +54,7 @@ def _json_list(rest: str) -> list[str] | None:
         return None
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return [str(item) for item in value]
-    return None
+    raise InvalidArgument("when using JSON array syntax, arrays must be comprised of strings only")
 
 
 def _command(config: ImageConfig, rest: str) -> list[str]:
@@ -70,34 +72,33 @@ def _entrypoint(config: ImageConfig, rest: str) -> ImageConfig:
     return replace(config, entrypoint=_command(config, rest))
 
 
-def _words(rest: str) -> list[str]:
-    try:
-        return shlex.split(rest)
-    except ValueError as error:
-        raise InvalidArgument(f"cannot parse {rest!r}: {error}") from error
+def _expanded(config: ImageConfig, text: str) -> str:
+    variables = dict(entry.partition("=")[::2] for entry in config.env)
+    return shellwords.expand(text, variables)
 
 
-def _pairs(word: str, rest: str) -> list[tuple[str, str]]:
+def _pairs(config: ImageConfig, word: str, rest: str) -> list[tuple[str, str]]:
     """`KEY=value KEY2="a b"`, or the old form `KEY all the rest`."""
-    first = rest.split(None, 1)
-    if "=" not in first[0]:
-        if len(first) < 2:
+    words = shellwords.split(rest)
+    if "=" not in words[0]:
+        name, *value = rest.split(None, 1)
+        if not value:
             raise InvalidArgument(f"{word} must have two arguments")
-        return [(first[0], first[1])]
+        return [(_expanded(config, name), _expanded(config, value[0]))]
     pairs = []
-    for part in _words(rest):
-        key, equals, value = part.partition("=")
+    for part in words:
+        key, equals, text = part.partition("=")
         if not equals:
-            raise InvalidArgument(f"Syntax error - can't find = in {part!r}. Must be of the form: name=value")
+            raise InvalidArgument(f'Syntax error - can\'t find = in "{part}". Must be of the form: name=value')
         if not key:
             raise InvalidArgument(f"{word} names can not be blank")
-        pairs.append((key, value))
+        pairs.append((_expanded(config, key), _expanded(config, text)))
     return pairs
 
 
 def _env(config: ImageConfig, rest: str) -> ImageConfig:
     env = list(config.env)
-    for key, value in _pairs("ENV", rest):
+    for key, value in _pairs(config, "ENV", rest):
         entry = f"{key}={value}"
         for index, known in enumerate(env):
             if known.partition("=")[0] == key:
@@ -109,45 +110,50 @@ def _env(config: ImageConfig, rest: str) -> ImageConfig:
 
 
 def _label(config: ImageConfig, rest: str) -> ImageConfig:
-    return replace(config, labels={**config.labels, **dict(_pairs("LABEL", rest))})
+    return replace(config, labels={**config.labels, **dict(_pairs(config, "LABEL", rest))})
 
 
 def _expose(config: ImageConfig, rest: str) -> ImageConfig:
     ports = dict(config.exposed_ports)
-    for word in rest.split():
-        match = _PORT.fullmatch(word)
+    for word in (port for given in rest.split() for port in _expanded(config, given).split()):
+        published, _, protocol = word.partition("/")
+        container = published.rpartition(":")[2]  # where it is published is for `run` to say
+        match = _PORTS.fullmatch(container)
         first = int(match[1]) if match else 0
         last = int(match[2] or match[1]) if match else 0
-        if match is None or not 0 < first <= last < 1 << 16:
-            raise InvalidArgument(f"Invalid containerPort: {word}")
+        if match is None or not first <= last < 1 << 16:
+            raise InvalidArgument(f"Invalid containerPort: {container}")
+        if (protocol or "tcp").lower() not in ("tcp", "udp", "sctp"):
+            raise InvalidArgument(f"Invalid proto: {protocol}")
         for port in range(first, last + 1):
-            ports[f"{port}/{(match[3] or 'tcp').lower()}"] = EmptyObject()
+            ports[f"{port}/{(protocol or 'tcp').lower()}"] = EmptyObject()
     return replace(config, exposed_ports=ports)
 
 
 def _user(config: ImageConfig, rest: str) -> ImageConfig:
-    if len(rest.split()) != 1:
-        raise InvalidArgument("USER requires exactly one argument")
-    return replace(config, user=rest)
+    return replace(config, user=_expanded(config, rest))
 
 
 def _workdir(config: ImageConfig, rest: str) -> ImageConfig:
-    return replace(config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, rest)))
+    directory = _expanded(config, rest)
+    return replace(config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, directory)))
 
 
 def _volume(config: ImageConfig, rest: str) -> ImageConfig:
     volumes = dict(config.volumes)
-    for path in _json_list(rest) or rest.split():
-        if not path.strip():
+    for given in _json_list(rest) or rest.split():
+        path = _expanded(config, given).strip()
+        if not path:
             raise InvalidArgument("VOLUME specified can not be an empty string")
         volumes[path] = EmptyObject()
     return replace(config, volumes=volumes)
 
 
 def _stopsignal(config: ImageConfig, rest: str) -> ImageConfig:
-    if len(rest.split()) != 1:
-        raise InvalidArgument("STOPSIGNAL requires exactly one argument")
-    return replace(config, stop_signal=rest)
+    name = _expanded(config, rest)
+    if not name.isdecimal() or not int(name):  # Docker takes any number
+        units.parse_signal(name)
+    return replace(config, stop_signal=name)
 
 
 def _onbuild(config: ImageConfig, rest: str) -> ImageConfig:

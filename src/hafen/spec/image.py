@@ -28,7 +28,7 @@ _LAYERS = (OCI_LAYER, "application/vnd.oci.image.layer.nondistributable.v1.tar",
 class RootFs(Wire, frozen=True, rename=None):
     """`diff_ids`: digests of the uncompressed layers, bottom first."""
 
-    type: str = "layers"
+    type: str = gojson.shown(lambda: "layers")
     diff_ids: list[str] = gojson.shown(list[str])
 
 

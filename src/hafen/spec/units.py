@@ -32,7 +32,8 @@ def parse_duration(text: str) -> float:
         return 0.0
     parts = list(_DURATION_PART.finditer(rest))
     if not parts or "".join(part[0] for part in parts) != rest:
-        raise InvalidArgument(f'time: invalid duration "{text}"')
+        problem = "missing unit in" if re.fullmatch(r"\d+(\.\d*)?|\.\d+", rest) else "invalid"
+        raise InvalidArgument(f'time: {problem} duration "{text}"')
     return sign * sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
 
 
