@@ -47,6 +47,7 @@ MADE_UP = {
     "SystemInfo.GenericResources[].bridge: unknown",
     "SystemInfo.Swarm.RemoteManagers[].bridge: unknown",
     "ContainerInspect.HostConfig.Mounts[].BindOptions.IDMap: unknown",
+    "SystemDataUsage.RegistryUsage: unknown",
 }
 
 
