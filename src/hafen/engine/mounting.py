@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from hafen.engine import specgen
+from hafen.engine import specgen, subpaths
 from hafen.engine.events import Events
 from hafen.engine.paths import Paths
 from hafen.engine.records import Container, Record
 from hafen.engine.volumes import Volumes
-from hafen.errors import HafenError, InvalidArgument, NotFound, System
-from hafen.kernel import consts, fs, mount
+from hafen.errors import HafenError, InvalidArgument, System
+from hafen.kernel import consts, mount
 from hafen.runtime import identity
 from hafen.spec import idmaps
 from hafen.spec.mounts import MountPoint
@@ -31,15 +31,15 @@ class Mounting:
     paths: Paths
     events: Events
 
-    async def mounts(self, record: Record) -> tuple[Mount, ...]:
-        """The container's own mounts. Its volumes are mounted until `release`. Errors: Docker's texts, with the source
-        that is missing."""
+    async def mounts(self, record: Record, held: ExitStack) -> tuple[Mount, ...]:
+        """The container's own mounts. Its volumes are mounted until `release`; sources can be bound until `held` is
+        closed. Errors: Docker's texts, with the source that is missing."""
         found: list[Mount] = []
         for point in record.mounts:
             if point.type == "image":
                 found += self._image_mounts(record, point)
             else:
-                found.append(await self._mount(record, point))
+                found.append(await self._mount(record, point, held))
         return tuple(found)
 
     def tell(self, record: Record, action: str) -> None:
@@ -58,7 +58,7 @@ class Mounting:
             access = () if point.rw else ("ro",)
             yield Mount(point.destination, layer.type, layer.source, (*layer.options, *access))
 
-    async def _mount(self, record: Record, point: MountPoint) -> Mount:
+    async def _mount(self, record: Record, point: MountPoint, held: ExitStack) -> Mount:
         if point.type == "tmpfs":
             _check_tmpfs(point)
             return specgen.tmpfs_mount(point)
@@ -71,7 +71,7 @@ class Mounting:
             return Mount(point.destination, "bind", source, specgen.bind_options(point), *maps)
         source = await self._mount_volume(record, point)
         if point.subpath:
-            source = _subpath(source, point.subpath)
+            source = subpaths.hold(source, point.subpath, self.paths.subpaths, held)
         return Mount(point.destination, "bind", source, specgen.bind_options(point))
 
     def _maps(self, record: Record, source: str, idmap: str) -> idmaps.Maps:
@@ -193,21 +193,3 @@ def _check_propagation(source: str, wanted: str) -> None:
         raise System(f"path {source} is mounted on {best} but it is not a shared mount")
     if wanted in ("slave", "rslave") and not shared and not slave:
         raise System(f"path {source} is mounted on {best} but it is not a shared or slave mount")
-
-
-def _subpath(directory: str, subpath: str) -> str:
-    """A directory or file inside a volume that no link in it can lead out of."""
-    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = fs.open_in_root(root, subpath)
-        try:
-            return os.readlink(f"/proc/self/fd/{found}")
-        finally:
-            os.close(found)
-    except OSError as error:
-        path = os.path.join(directory, subpath)
-        reason = os.strerror(error.errno or 0).lower()
-        kind = NotFound if error.errno == errno.ENOENT else InvalidArgument
-        raise kind(f"cannot access path {path}: lstat {path}: {reason}") from error
-    finally:
-        os.close(root)

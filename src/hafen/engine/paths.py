@@ -33,6 +33,11 @@ class Paths:
     def containers(self) -> str:
         return os.path.join(self.data_root, "containers")
 
+    @property
+    def subpaths(self) -> str:
+        """Mounts of paths inside volumes, for the time of a start."""
+        return os.path.join(self.run_root, "subpaths")
+
     def make(self) -> None:
         """The directories that everything else is put into."""
         os.makedirs(self.containers, mode=0o710, exist_ok=True)

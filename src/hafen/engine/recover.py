@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hafen.engine import links
+from hafen.engine import links, subpaths
 from hafen.engine.exec import Execs
 from hafen.engine.execrecords import ExecRecords
 from hafen.engine.exits import Exits
@@ -161,6 +161,7 @@ class Recovery:
                 await self.remover.forget(container, volumes=True)
 
     def _sweep_orphans(self) -> None:
+        subpaths.sweep(self.paths.subpaths)
         known = {container.id for container in self.containers}
         for container_id in _unknown(self.paths.runs, known):
             log.warning("removing what is left of unknown container %s", container_id)

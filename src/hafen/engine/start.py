@@ -101,11 +101,11 @@ class Starter:
 
     async def _spawn(self, container: Container, clients: list[AttachClient]) -> tuple[Shim, Attached]:
         record = container.record
-        with ExitStack() as undo:
+        with ExitStack() as held, ExitStack() as undo:
             undo.callback(close_clients, clients)
             linked = links.environment(self.containers, record)
             undo.callback(self.mounting.release, record)
-            mounts = await self.mounting.mounts(record)
+            mounts = await self.mounting.mounts(record, held)
             namespaces, shm_donor = self._namespaces_of_others(record)
             shm = self.mounting.shm(record, shm_donor)
             directory = self.paths.ensure_container(record.id)

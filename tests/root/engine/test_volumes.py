@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from hafen.engine import subpaths
 from tests.harness.engine import EngineProcess
 
 
@@ -139,6 +142,59 @@ def test_volume_subpath(engine: EngineProcess, image: str) -> None:
     )
     assert refused.code == 127  # the docker command takes "no such file" for the program that is missing
     engine.docker("volume", "rm", "sub")
+
+
+# Until it is killed, the name is a directory at one moment and a link to the host's root at the next.
+SWAPPER = """
+import os, sys
+from hafen.kernel import fs
+directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+print(flush=True)
+while True:
+    fs.exchange(directory, "sub", "link")
+"""
+
+
+def test_a_subpath_that_is_swapped_for_a_link(engine: EngineProcess, name: str, tmp_path: Path) -> None:
+    (tmp_path / "of-the-host").touch()
+    engine.docker("volume", "create", name)
+    volume = engine.data / "volumes" / name / "_data"
+    (volume / "sub").mkdir()
+    (volume / "sub/inside").touch()
+    (volume / "link").symlink_to(tmp_path)
+    mount = f"type=volume,src={name},dst=/x,volume-subpath=sub"
+    engine.docker("create", "--name", name, "--net", "none", "--mount", mount, "busybox", "ls", "/x")
+    said = []
+    try:
+        with subprocess.Popen([sys.executable, "-c", SWAPPER, str(volume)], stdout=subprocess.PIPE) as swapper:
+            try:
+                assert swapper.stdout
+                swapper.stdout.readline()
+                for _ in range(40):
+                    said.append(engine.docker("start", "-a", name, check=False).stdout)
+            finally:
+                swapper.kill()
+        assert "inside\n" in said
+        assert list((engine.run / "subpaths").iterdir()) == []
+        assert "of-the-host\n" not in said
+    finally:
+        engine.docker("rm", "-f", name)
+        engine.docker("volume", "rm", name)
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_a_held_subpath_goes_with_the_next_engine(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "volume/sub").mkdir(parents=True)
+    (tmp_path / "volume/sub/file").write_text("kept")
+    places = tmp_path / "places"
+    with ExitStack() as held:
+        inside = "sub" if kind == "directory" else "sub/file"
+        place = Path(subpaths.hold(str(tmp_path / "volume"), inside, str(places), held))
+        assert (place / "file" if kind == "directory" else place).read_text() == "kept"
+        held.pop_all()  # as a kill: nobody lets go of it
+    subpaths.sweep(str(places))
+    assert list(places.iterdir()) == []
+    assert (tmp_path / "volume/sub/file").read_text() == "kept"
 
 
 def test_mounts_are_shared_with_the_host_where_asked(engine: EngineProcess, tmp_path: Path) -> None:
