@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise HafenError("the engine needs root: it makes namespaces, mounts and cgroups; start it with sudo")
         _set_up_logging(config)
         with lock(config.data_root), lock(config.run_root):
+            # For nobody else to enter: volumes have programs with set-uid bits, of containers' users (CVE-2021-41091).
+            os.chmod(config.data_root, 0o710)
             asyncio.run(serve(config))
     except HafenError as error:
         print(f"hafen engine: {error.message}", file=sys.stderr)

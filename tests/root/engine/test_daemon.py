@@ -1,7 +1,9 @@
 """The engine as a process: handed sockets, TLS, other addresses, and what it says when it cannot start."""
 
 import http.client
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,3 +104,25 @@ def test_what_it_says_when_it_cannot_start(base: Path, flags: tuple[str, ...], m
     assert done.stderr.startswith("hafen engine: ")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("found", [None, 0o711], ids=["new", "of an older engine"])
+def test_nobody_else_runs_what_is_in_a_volume(base: Path, found: int | None) -> None:
+    """Set-uid files of a container would be anybody's way to root (CVE-2021-41091)."""
+    base.chmod(0o755)
+    if found is not None:
+        (base / "lib").mkdir()
+        (base / "lib").chmod(found)
+    with running([sys.executable, "-m", "hafen.daemon.main", *roots(base)]):
+        connection = Unix(base / "run/hafen.sock")
+        body = json.dumps({"Name": "tools"})
+        connection.request("POST", "/v1.45/volumes/create", body, {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        data = Path(answer["Mountpoint"])
+        connection.close()
+        shutil.copy("/usr/bin/id", data / "tool")
+        (data / "tool").chmod(0o4755)
+        ours = subprocess.run([data / "tool", "-u"], capture_output=True, text=True, check=True)
+        assert ours.stdout == "0\n"
+        with pytest.raises(PermissionError):
+            subprocess.run([data / "tool", "-u"], user=65534, group=65534, extra_groups=(), check=True)
