@@ -14,6 +14,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _FAN_CLASS_CONTENT, _FAN_CLOEXEC = 0x4, 0x1
 _FAN_MARK_ADD = 0x1
 _FAN_OPEN_PERM, _FAN_ONDIR = 0x00010000, 0x40000000
+_FAN_ALLOW = 1
 _AT_FDCWD = -100
 _EVENT = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _PATIENCE = 20
@@ -43,6 +44,12 @@ class Gate:
         events = os.read(self._group, 4096)
         for offset in range(0, len(events), _EVENT.size):
             self._waiting.append(_EVENT.unpack_from(events, offset)[5])
+
+    def admit(self) -> None:
+        """Who came first goes on, the others wait."""
+        fd = self._waiting.pop(0)
+        os.write(self._group, struct.pack("=iI", fd, _FAN_ALLOW))
+        os.close(fd)
 
     def open(self) -> None:
         """Nobody stands still here any more."""

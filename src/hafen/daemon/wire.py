@@ -258,8 +258,8 @@ def wire(config: DaemonConfig) -> Engine:
 
 def volume_copies(kept: Stores) -> VolumeCopies:
     root, containers = kept.paths.volumes, kept.containers
-    work = VolumeWork(kept.database, root, Pauser(containers, kept.events), new_id)
-    return VolumeCopies(kept.database, root, kept.volumes, containers, work, time.time_ns)
+    work = VolumeWork(kept.database, root, Pauser(containers, kept.events), kept.volumes.holds, new_id)
+    return VolumeCopies(kept.database, root, kept.volumes, work, time.time_ns)
 
 
 def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engine:

@@ -34,6 +34,8 @@ class Mounting:
     async def mounts(self, record: Record, held: ExitStack) -> tuple[Mount, ...]:
         """The container's own mounts. Its volumes are mounted until `release`; sources can be bound until `held` is
         closed. Errors: Docker's texts, with the source that is missing."""
+        volumes = (point.name for point in record.mounts if point.type == "volume" and point.rw)
+        await self.volumes.holds.enter(volumes)
         found: list[Mount] = []
         for point in record.mounts:
             if point.type == "image":

@@ -100,6 +100,7 @@ class Container:
         "shim",
         "status",
         "stopping",
+        "transits",
         "waiters",
     )
 
@@ -115,6 +116,7 @@ class Container:
         self.keep = False  # an auto-removed container that is being restarted stays
         self.restart: asyncio.TimerHandle | None = None
         self.stopping = False  # the next exit is what a `stop` brought about
+        self.transits = 0  # how often its state has changed
         self.row: Row | None = None  # what `ps` showed of it last
 
     @property
@@ -299,6 +301,7 @@ class Containers:
         state = lifecycle.next_state(container.status.state, action, container.id, container.name)
         health = _health_after(container, action)
         self.amend(container, state=state, health=health, **changes)
+        container.transits += 1
         self.on_transit(container)
 
     def amend(self, container: Container, **changes: object) -> None:

@@ -7,13 +7,13 @@ copying takes, unless it is asked for `live`, and then what is written meanwhile
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TypeVar
 
 from hafen.engine.feed import consume, in_thread, produce
-from hafen.engine.records import Containers
 from hafen.engine.volumerecords import VolumeRecord
 from hafen.engine.volumes import Volumes
 from hafen.engine.volumework import Job, VolumeWork
@@ -42,14 +42,12 @@ class VolumeCopies:
         database: Database,
         root: str,
         volumes: Volumes,
-        containers: Containers,
         work: VolumeWork,
         clock: Callable[[], int],
     ) -> None:
         self._database = database
         self._root = root
         self._volumes = volumes
-        self._containers = containers
         self._work = work
         self._clock = clock
 
@@ -68,12 +66,15 @@ class VolumeCopies:
             record = undo.enter_context(self._volumes.busy(name))
             job = await undo.enter_async_context(self._work.job())
             path = await undo.enter_async_context(self._volumes.mounts.mounted(record, f"copy {job.id}"))
-            if not live and self._work.writers(name):
+            if not live and self._work.is_written(name):
                 await self._copy(job, name, path, live)
-                path = job.path
+                path, live = job.path, True
+            writer = undo.enter_context(self._volumes.holds.watch(name))
             chunks = await undo.enter_async_context(aclosing(produce(lambda: pack.joined(_packed(path)))))
             async for chunk in chunks:
+                _check_unwritten(name, live, writer)
                 yield chunk
+            _check_unwritten(name, live, writer)
 
     async def import_(self, name: str, archive: AsyncIterator[bytes], labels: dict[str, str] | None = None) -> Volume:
         """A new volume from an archive, compressed or not. Conflict where there is one of that name; Corrupt and
@@ -91,7 +92,9 @@ class VolumeCopies:
         with self._volumes.busy(name) as record:
             async with self._work.job(data_directory("", target)) as job:
                 if snapshot:
-                    await _in_thread(_copy_tree, self._snapshot(name, snapshot), job.path)
+                    place = self._snapshot(name, snapshot)
+                    with self._volumes.holds.busy(_place(name, snapshot)):
+                        await _in_thread(_copy_tree, place, job.path)
                 else:
                     async with self._volumes.mounts.mounted(record, f"copy {job.id}") as path:
                         await self._copy(job, name, path, live)
@@ -129,22 +132,21 @@ class VolumeCopies:
     async def remove_snapshot(self, name: str, snapshot: str) -> None:
         with self._volumes.busy(name):
             self._snapshot(name, snapshot)
-            await self._work.remove(
-                _place(name, snapshot),
-                lambda: self._database.execute(
-                    "DELETE FROM volume_snapshots WHERE volume = ? AND name = ?", (name, snapshot)
-                ),
-            )
+            place = _place(name, snapshot)
+            rows = "DELETE FROM volume_snapshots WHERE volume = ? AND name = ?"
+            with self._volumes.holds.busy(place, alone=True):
+                await self._work.remove(place, lambda: self._database.execute(rows, (name, snapshot)))
 
     async def restore(self, name: str, snapshot: str) -> None:
         """The volume has what it had then. Conflict while containers that use it run: they hold the files of now."""
-        with self._volumes.busy(name) as record:
+        with self._volumes.busy(name, alone=True) as record:
             _check_kind(record)
             place = self._snapshot(name, snapshot)
             self._check_idle(name)
             async with self._work.job() as job:
                 await _in_thread(_copy_tree, place, job.path)
-                self._check_idle(name)  # none has started meanwhile
+                await self._work.wait_started(name)
+                self._check_idle(name)  # none has started meanwhile, nor can before the next wait
                 root = os.open(self._root, _DIRECTORY)
                 try:
                     fs.exchange(root, data_directory("", name), job.inside)  # and the job deletes what was there
@@ -165,11 +167,7 @@ class VolumeCopies:
             raise Conflict(f"snapshot {snapshot} of volume {name} exists already")
 
     def _check_idle(self, name: str) -> None:
-        running = [
-            container.name
-            for container in self._containers
-            if container.alive and any(point.name == name for point in container.record.mounts)
-        ]
+        running = [container.name for container in self._work.users(name) if container.alive]
         if running:
             raise Conflict(f"restore {name}: running containers use the volume: {', '.join(running)}; stop them first")
 
@@ -198,6 +196,13 @@ class VolumeCopies:
 def _place(name: str, snapshot: str) -> str:
     """Beside the volume's directory, and gone with it; below that of all volumes."""
     return os.path.join(name, "snapshots", snapshot)
+
+
+def _check_unwritten(name: str, live: bool, writer: asyncio.Event) -> None:
+    if writer.is_set() and not live:
+        raise Conflict(
+            f"export {name}: a container that can write to the volume was started while it was read; once more, or live"
+        )
 
 
 def _check_kind(record: VolumeRecord) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
 
 from hafen.engine.events import Events
+from hafen.engine.volumeholds import Holds
 from hafen.engine.volumemounts import VolumeMounts
 from hafen.engine.volumerecords import ANONYMOUS_LABEL, PLAIN_REMOVAL, PROTECTED_LABEL, Removal, VolumeRecord
 from hafen.errors import NOT_A_MANAGER, Conflict, HafenError, InvalidArgument, NotFound, System, Unavailable
@@ -54,7 +54,7 @@ class Volumes:
         self._clock = clock
         self._records: dict[str, VolumeRecord] = {}
         self._removing: set[str] = set()
-        self._busy: Counter[str] = Counter()
+        self.holds = Holds()
 
     def load(self) -> None:
         """Read the rows; called once."""
@@ -109,16 +109,13 @@ class Volumes:
         return self._records.get(name)
 
     @contextmanager
-    def busy(self, name: str) -> Iterator[VolumeRecord]:
-        """Something is done with the volume that a removal must not come into."""
+    def busy(self, name: str, alone: bool = False) -> Iterator[VolumeRecord]:
+        """Something is done with the volume that a removal must not come into, nor anything else where `alone`."""
         record = self.get(name)
         if name in self._removing:
             raise Conflict(f"get {name}: the volume is being removed")
-        self._busy[name] += 1
-        try:
+        with self.holds.busy(name, alone):
             yield record
-        finally:
-            self._busy[name] -= 1
 
     def users(self, name: str) -> list[str]:
         """Ids of the containers, running or not, that have it among their mounts."""
@@ -278,7 +275,7 @@ class Volumes:
         users = self._users(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        if self._busy[name]:
+        if self.holds.is_busy(name):
             raise Conflict(f"remove {name}: the volume is being copied")
         if record.protected and not how.unprotected:
             raise Conflict(
@@ -299,7 +296,12 @@ class Volumes:
         """Whether it is still there, nobody has it and nothing protects it."""
         name = record.name
         here = self._records.get(name) is record and name not in self._removing
-        return here and not self._users(name) and not self._busy[name] and (how.unprotected or not record.protected)
+        return (
+            here
+            and not self._users(name)
+            and not self.holds.is_busy(name)
+            and (how.unprotected or not record.protected)
+        )
 
     async def prune(self, filters: Filters = NO_FILTERS, how: Removal = PLAIN_REMOVAL) -> VolumePruneResponse:
         """As Docker: local volumes without options of their own, for what those are made of may be anybody's."""

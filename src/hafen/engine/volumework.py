@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ import msgspec
 
 from hafen.engine.pausing import Pauser
 from hafen.engine.records import Container
-from hafen.errors import HafenError, System
+from hafen.engine.volumeholds import Holds
+from hafen.errors import Conflict, HafenError, System
 from hafen.spec.lifecycle import State
+from hafen.spec.mounts import MountPoint
 from hafen.storage import treedelete
 from hafen.storage.database import Database
 
@@ -61,10 +64,12 @@ class Job:
 class VolumeWork:
     """All copies that are being made; loop thread only."""
 
-    def __init__(self, database: Database, root: str, pauser: Pauser, new_id: Callable[[], str]) -> None:
+    def __init__(self, database: Database, root: str, pauser: Pauser, holds: Holds, new_id: Callable[[], str]) -> None:
         self._database = database
         self._root = root
         self._pauser = pauser
+        self._holds = holds
+        self._pauses: Counter[str] = Counter()  # copies that each container is paused for
         self._new_id = new_id
 
     @asynccontextmanager
@@ -125,42 +130,90 @@ class VolumeWork:
         for path in (job.path, job.path + _ASIDE):
             await asyncio.to_thread(treedelete.delete, path)
 
+    def users(self, volume: str) -> list[Container]:
+        """The containers, running or not, that have it."""
+        return [one for one in self._pauser.containers if _points(one, volume)]
+
     def writers(self, volume: str) -> list[Container]:
-        """The running containers that can write to it."""
-        return [one for one in self._pauser.containers if _writes(one, volume)]
+        """Those of them that can write to it."""
+        return [one for one in self.users(volume) if any(point.rw for point in _points(one, volume))]
+
+    def is_written(self, volume: str) -> bool:
+        """Whether a container that can write to it runs, is paused or is about to start."""
+        return any(one.alive or one.lock.locked() for one in self.writers(volume))
+
+    async def wait_started(self, volume: str) -> None:
+        """Until no container that has it is about to start, or to do anything else."""
+        while locked := [one for one in self.users(volume) if one.lock.locked()]:
+            async with locked[0].lock:
+                pass
 
     @asynccontextmanager
     async def still(self, job: Job, volume: str, live: bool) -> AsyncIterator[None]:
-        """The running containers that can write to the volume are paused meanwhile, unless `live`. System where one
-        cannot be."""
-        users = [] if live else self.writers(volume)
-        if not users:
+        """Nobody writes to the volume meanwhile, unless `live`: containers that run are paused, those that are to start
+        wait. System where one cannot be paused; Conflict, at the end, where one went on in spite of it."""
+        if live:
             yield
             return
-        self._note(job, Work(job.work.place, [one.id for one in users]))
+        paused: list[Container] = []
+        marks: dict[Container, int] = {}
         try:
-            for container in users:
+            await self._pause_writers(job, volume, paused)
+            with self._holds.hold(volume):  # no wait has come in between: none of them runs
+                marks = {one: one.transits for one in self.writers(volume) if one.status.state is State.PAUSED}
+                yield
+                for container, transits in marks.items():
+                    if container.transits != transits:
+                        raise Conflict(
+                            f"container {container.name} was paused for the copy, and somebody has let it go on or "
+                            "ended it; a live copy does without"
+                        )
+        finally:
+            await self._release(paused, marks)
+            self._note(job, [])
+
+    async def _pause_writers(self, job: Job, volume: str, paused: list[Container]) -> None:
+        """Until none of them runs or is about to; `paused` gets those that are to go on when this copy is made."""
+        while True:
+            for container in self.writers(volume):
+                if container.status.state is State.PAUSED and self._pauses[container.id] and container not in paused:
+                    self._share(job, container, paused)  # it is paused for another copy, too
+            awake = [one for one in self.writers(volume) if one.lock.locked() or one.status.state is State.RUNNING]
+            if not awake:
+                return
+            for container in awake:
                 async with container.lock:
+                    if container.status.state is not State.RUNNING:
+                        continue
+                    self._share(job, container, paused)
                     if not await self._pauser.pause(container) and container.status.state is State.RUNNING:
                         raise System(f"container {container.name} cannot be paused; a live copy does without")
-            yield
-        finally:
-            await self._resume(users)
-            self._note(job, Work(job.work.place))
 
-    async def _resume(self, users: list[Container]) -> None:
-        for container in users:
+    def _share(self, job: Job, container: Container, paused: list[Container]) -> None:
+        if container not in paused:
+            paused.append(container)
+            self._pauses[container.id] += 1
+        self._note(job, [one.id for one in paused])
+
+    async def _release(self, paused: list[Container], marks: dict[Container, int]) -> None:
+        """Those that wait for no other copy go on, but for those with which somebody has done something else."""
+        for container in paused:
             async with container.lock:
-                try:
-                    await self._pauser.resume(container)
-                except HafenError as error:
-                    log.error("container %s stays paused: %s", container.id, error.message)
+                self._pauses -= Counter((container.id,))
+                if not self._pauses[container.id] and marks.get(container, container.transits) == container.transits:
+                    await self._resume(container)
 
-    def _note(self, job: Job, work: Work) -> None:
-        job.work = work
+    async def _resume(self, container: Container) -> None:
+        try:
+            await self._pauser.resume(container)
+        except HafenError as error:
+            log.error("container %s stays paused: %s", container.id, error.message)
+
+    def _note(self, job: Job, paused: list[str]) -> None:
+        job.work = Work(job.work.place, paused)
         with self._database.transaction(durable=False):
             self._database.execute(
-                "UPDATE volume_work SET record = ? WHERE id = ?", (msgspec.json.encode(work), job.id)
+                "UPDATE volume_work SET record = ? WHERE id = ?", (msgspec.json.encode(job.work), job.id)
             )
 
     async def recover(self) -> None:
@@ -168,8 +221,9 @@ class VolumeWork:
         for identity, record in self._database.query("SELECT id, record FROM volume_work"):
             assert isinstance(record, bytes)
             work = msgspec.json.decode(record, type=Work)
-            found = [self._pauser.containers.lookup(one) for one in work.paused]
-            await self._resume([container for container in found if container is not None])
+            for one in work.paused:
+                if (container := self._pauser.containers.lookup(one)) is not None:
+                    await self._resume(container)
             log.warning("a copy of a volume was cut short; what there is of it goes")
             await asyncio.to_thread(self._clear, str(identity), work.place)
             self._database.execute("DELETE FROM volume_work WHERE id = ?", (identity,))
@@ -200,7 +254,5 @@ def _sync(directory: str) -> None:
         os.close(fd)
 
 
-def _writes(container: Container, volume: str) -> bool:
-    if container.status.state is not State.RUNNING:
-        return False
-    return any(point.type == "volume" and point.name == volume and point.rw for point in container.record.mounts)
+def _points(container: Container, volume: str) -> list[MountPoint]:
+    return [point for point in container.record.mounts if point.type == "volume" and point.name == volume]

@@ -199,3 +199,125 @@ def test_a_snapshot_without_row_or_without_files(engine: EngineProcess, source: 
     assert f"copying a volume: [Errno 2] No such file or directory: '{snapshots}/one'" in refused
     engine.hafen("volume", "snapshot", "rm", source, "one")
     assert engine.hafen("volume", "snapshot", "ls", "-q", source).stdout == ""
+
+
+def state(engine: EngineProcess, name: str) -> str:
+    return engine.docker("inspect", "-f", "{{.State.Status}}", name).stdout.strip()
+
+
+def held(process: "subprocess.Popen[str]") -> bool:
+    """Whether it is still there after a while in which it would have come to its end, if nothing held it."""
+    try:
+        process.wait(1.5)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def test_a_start_waits_for_a_copy(engine: EngineProcess, source: str, name: str) -> None:
+    script = "echo later >/v/file"
+    engine.docker("create", "--net", "none", "--name", name, "-v", f"{source}:/v", "busybox", "sh", "-c", script)
+    snapshot = ("volume", "snapshot", "create", source, "one")
+    with Gate(data(engine, source)) as gate, beside(engine, *snapshot) as copying:
+        gate.wait_reached()
+        with beside(engine, "start", "-a", name) as starting:
+            assert held(starting)
+            reader = f"{source}:/v:ro,nocopy"  # who only reads does not wait
+            engine.docker("run", "--rm", "--net", "none", "-v", reader, "busybox", "stat", "/v")
+            gate.open()
+            assert copying.wait(20) == 0
+            assert starting.wait(20) == 0
+    assert (engine.data / "volumes/source/snapshots/one/file").read_text() == "source"
+    assert (data(engine, source) / "file").read_text() == "later\n"
+    engine.docker("rm", name)
+
+
+def test_a_copy_during_which_a_container_goes_on_is_none(engine: EngineProcess, source: str, name: str) -> None:
+    engine.docker("run", "-d", "--net", "none", "--name", name, "-v", f"{source}:/v", "busybox", "sleep", "600")
+    with Gate(data(engine, source)) as gate, beside(engine, "volume", "clone", source, "twin") as copying:
+        gate.wait_reached()
+        assert state(engine, name) == "paused"
+        engine.docker("unpause", name)
+        gate.open()
+        _, told = copying.communicate(timeout=20)
+    assert f"container {name} was paused for the copy, and somebody has let it go on" in told
+    assert state(engine, name) == "running"
+    assert engine.docker("volume", "ls", "-q").stdout == "source\n"
+    engine.docker("rm", "-f", name)
+
+
+def test_two_copies_at_once_pause_a_container_once(engine: EngineProcess, source: str, name: str) -> None:
+    engine.docker("run", "-d", "--net", "none", "--name", name, "-v", f"{source}:/v", "busybox", "sleep", "600")
+    with Gate(data(engine, source)) as gate, beside(engine, "volume", "clone", source, "first") as first:
+        gate.wait_reached()
+        with beside(engine, "volume", "clone", source, "second") as second:
+            gate.wait_reached()
+            gate.admit()
+            assert first.wait(20) == 0
+            assert state(engine, name) == "paused"
+            gate.open()
+            assert second.wait(20) == 0
+    assert state(engine, name) == "running"
+    engine.docker("rm", "-f", name)
+    engine.docker("volume", "rm", "first", "second")
+
+
+def test_an_export_ends_where_a_writer_starts(engine: EngineProcess, source: str, name: str) -> None:
+    """Before its first byte was sent, and after."""
+    engine.docker("create", "--net", "none", "--name", name, "-v", f"{source}:/v", "busybox", "true")
+    said = f"export {source}: a container that can write to the volume was started"
+    for size, words in ((0, ("--live",)), (0, ()), (8 << 20, ())):
+        (data(engine, source) / "before").write_bytes(bytes(size))  # by name
+        export = ("volume", "export", "-o", os.devnull, *words, source)
+        with Gate(data(engine, source) / "file") as gate, beside(engine, *export) as exporting:
+            gate.wait_reached()
+            engine.docker("start", name)
+            gate.open()
+            _, told = exporting.communicate(timeout=20)
+        assert exporting.returncode == (0 if words else 1)
+        assert (said in told) == (not words and not size)
+    assert said in engine.log.read_text()
+    engine.docker("rm", name)
+
+
+def test_a_restore_waits_for_a_start(engine: EngineProcess, source: str, name: str, tmp_path: Path) -> None:
+    """The start has the volume and waits for a second one, an image in a file."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+    engine.docker("volume", "create", "-o", "type=ext4", "-o", f"device={disk}", "-o", "o=loop", "slow")
+    volumes = ("-v", f"{source}:/v:nocopy", "-v", "slow:/w:nocopy")
+    engine.docker("create", "--net", "none", "--name", name, *volumes, "busybox", "sleep", "600")
+    engine.hafen("volume", "snapshot", "create", source, "one")
+    inode = data(engine, source).stat().st_ino
+    with Gate(disk) as gate, beside(engine, "start", name) as starting:
+        gate.wait_reached()
+        with beside(engine, "volume", "restore", source, "one") as restoring:
+            assert held(restoring)
+            gate.open()
+            assert starting.wait(20) == 0
+            _, told = restoring.communicate(timeout=20)
+    assert f"running containers use the volume: {name}" in told
+    assert data(engine, source).stat().st_ino == inode
+    engine.docker("rm", "-f", name)
+    engine.docker("volume", "rm", "slow")
+
+
+def test_what_cannot_be_done_at_once(engine: EngineProcess, source: str) -> None:
+    engine.hafen("volume", "snapshot", "create", source, "one")
+    kept = engine.data / "volumes/source/snapshots/one/file"
+    with Gate(kept) as gate, beside(engine, "volume", "clone", "--snapshot", "one", source, "twin") as copying:
+        gate.wait_reached()
+        refused = engine.hafen("volume", "snapshot", "rm", source, "one", check=False)
+        assert "source/snapshots/one is being copied" in refused.stderr
+        assert f"{source} is being copied" in engine.hafen("volume", "restore", source, "one", check=False).stderr
+        gate.open()
+        assert copying.wait(20) == 0
+    with Gate(kept) as gate, beside(engine, "volume", "restore", source, "one") as restoring:
+        gate.wait_reached()
+        refused = engine.hafen("volume", "clone", source, "other", check=False)
+        assert f"{source} is being changed" in refused.stderr
+        gate.open()
+        assert restoring.wait(20) == 0
+    engine.docker("volume", "rm", "twin")

@@ -10,6 +10,7 @@ import pytest
 from hafen.engine.events import Events
 from hafen.engine.pausing import Pauser
 from hafen.engine.records import Containers
+from hafen.engine.volumeholds import Holds
 from hafen.engine.volumework import VolumeWork, Work
 from hafen.errors import System
 from hafen.storage.database import MIGRATIONS, Database
@@ -22,7 +23,7 @@ class Engine:
         containers = Containers(self.database)
         numbers = itertools.count(1)
         pauser = Pauser(containers, Events(self.database, lambda: 0))
-        self.work = VolumeWork(self.database, str(self.root), pauser, lambda: f"job{next(numbers)}")
+        self.work = VolumeWork(self.database, str(self.root), pauser, Holds(), lambda: f"job{next(numbers)}")
 
     def intents(self) -> int:
         return len(self.database.query("SELECT 1 FROM volume_work"))
