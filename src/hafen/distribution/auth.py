@@ -98,7 +98,10 @@ class Authorizer:
 
     async def _fetch(self, endpoint: Endpoint, challenge: Challenge, scope: tuple[str, ...]) -> str:
         realm = challenge.parameters.get("realm", "")
-        parts = urlsplit(realm)
+        try:
+            parts = urlsplit(realm)
+        except ValueError as error:
+            raise System(f"{endpoint.host}: invalid token service {realm!r}") from error
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise System(f"{endpoint.host}: invalid token service {realm!r}")
         credentials = Credentials() if endpoint.mirror else self._credentials

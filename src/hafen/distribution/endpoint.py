@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hafen.errors import InvalidArgument
 from hafen.spec.reference import DEFAULT_DOMAIN
 
 _HUB = "registry-1.docker.io"
+_NO_HOST = re.compile(r"""[^-\w.~!$&'()*+,;=:<>"\[\]%\u0080-\U0010ffff]""", re.ASCII)  # Go's net/url
 _HUB_NAMES = ("", "docker.io", "index.docker.io", _HUB)
 
 
@@ -63,6 +65,26 @@ def domain_of(server: str) -> str:
     return DEFAULT_DOMAIN if host in _HUB_NAMES else host
 
 
+def check_host(host: str) -> None:
+    """InvalidArgument, in Go's words, where there can be no URL of this `host[:port]`."""
+    url = f'parse "https://{host}"'
+    if host.startswith("["):
+        end = host.rfind("]")
+        if end < 0:
+            raise InvalidArgument(f"{url}: missing ']' in host")
+        port = host[end + 1 :]
+    else:
+        port = ":" + host.rpartition(":")[2] if ":" in host else ""
+    if port and not re.fullmatch(":[0-9]*", port):
+        raise InvalidArgument(f'{url}: invalid port "{port}" after host')
+    if wrong := _NO_HOST.search(host):
+        raise InvalidArgument(f'{url}: invalid character "{wrong[0]}" in host name')
+    try:
+        urlsplit(f"//{host}")
+    except ValueError as error:
+        raise InvalidArgument(f"{url}: {error}") from error
+
+
 def insecure(host: str, rules: Rules) -> bool:
     """Whether plain HTTP and unverified certificates are accepted from `host[:port]`."""
     name = urlsplit(f"//{host}").hostname or ""
@@ -84,7 +106,10 @@ def _networks(entries: tuple[str, ...]) -> Iterator[ipaddress.IPv4Network | ipad
 def check(rules: Rules) -> None:
     """InvalidArgument where a rule makes no sense; when the engine starts."""
     for mirror in rules.mirrors:
-        parts = urlsplit(mirror)
+        try:
+            parts = urlsplit(mirror)
+        except ValueError as error:
+            raise InvalidArgument(f'invalid mirror: {error} in "{mirror}"') from error
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InvalidArgument(f'invalid mirror: unsupported scheme "{parts.scheme}" in "{mirror}"')
         if parts.query or parts.fragment or "@" in parts.netloc:
@@ -99,7 +124,9 @@ def check(rules: Rules) -> None:
 
 
 def endpoints(domain: str, rules: Rules) -> tuple[Endpoint, ...]:
-    """In the order in which they are to be asked; the last ones are the registry itself."""
+    """In the order in which they are to be asked; the last ones are the registry itself. InvalidArgument where there
+    can be no such host, or its hosts.toml makes no sense."""
+    check_host(domain)
     found: list[Endpoint] = []
     if domain == DEFAULT_DOMAIN:
         for mirror in rules.mirrors:
@@ -136,7 +163,10 @@ def _hosts_file(domain: str, rules: Rules) -> tuple[list[Endpoint], Endpoint | N
 
 
 def _host(path: str, url: str, table: dict[str, object], rules: Rules, mirror: bool = True) -> Endpoint:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+    except ValueError as error:
+        raise InvalidArgument(f"{path}: invalid host {url!r}") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidArgument(f"{path}: invalid host {url!r}")
     base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

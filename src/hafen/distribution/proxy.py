@@ -16,12 +16,12 @@ def of(url: str, environ: Mapping[str, str]) -> str | None:
     names = ("HTTPS_PROXY", "https_proxy") if parts.scheme == "https" else ("HTTP_PROXY", "http_proxy")
     proxy = next((environ[name] for name in names if environ.get(name)), "")
     host = parts.hostname or ""
-    if not proxy or host == "localhost" or _excluded(host, parts.port, environ):
+    if not proxy or host == "localhost" or _excluded(host, parts.netloc.rpartition(":")[2], environ):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _excluded(host: str, port: int | None, environ: Mapping[str, str]) -> bool:
+def _excluded(host: str, port: str, environ: Mapping[str, str]) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -34,7 +34,7 @@ def _excluded(host: str, port: int | None, environ: Mapping[str, str]) -> bool:
             return True
         name, colon, wanted = entry.rpartition(":")
         if colon and wanted.isdigit() and "]" not in wanted and name.count(":") == 0:
-            if str(port) != wanted:
+            if port != wanted:
                 continue
             entry = name
         if entry and _covers(entry, host.lower(), address):

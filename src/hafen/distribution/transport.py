@@ -158,12 +158,21 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def resolved(url: str, location: str) -> str | None:
+    """Where a `Location` leads from a URL; None where that is no place that speaks HTTP."""
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+    except ValueError:
+        return None
+    return target if location and parts.scheme in ("http", "https") and parts.netloc else None
+
+
 def _redirected(method: str, url: str, location: str, endpoint: Endpoint) -> str:
-    target = urljoin(url, location)
-    parts = urlsplit(target)
-    if not location or parts.scheme not in ("http", "https") or not parts.netloc:
+    target = resolved(url, location)
+    if target is None:
         raise System(f'{method.title()} "{url}": invalid redirect to {location!r}')
-    if parts.scheme == "http" and url.startswith("https:") and endpoint.verify:
+    if target.startswith("http:") and url.startswith("https:") and endpoint.verify:
         raise System(f'{method.title()} "{url}": refused a redirect from HTTPS to {target}')
     return target
 
@@ -180,7 +189,7 @@ class worded:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or isinstance(error, HafenError | asyncio.CancelledError):
             return
-        if isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError):
+        if isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError | UnicodeError):
             raise _failure(self._what, self._url, error) from error
 
 
@@ -191,6 +200,10 @@ def _failure(what: str, url: str, error: BaseException) -> HafenError:
         cause = error.certificate_error
     if isinstance(cause, ssl.SSLError):
         return System(f"{what}: {tls.describe(cause, host)}")
+    if isinstance(error, aiohttp.InvalidURL):
+        return System(f"{what}: dial tcp: address {host.rpartition(':')[2]}: invalid port")
+    if isinstance(error, UnicodeError):  # a label of more than 63 characters is in no DNS
+        return Unreachable(f"{what}: dial tcp: lookup {urlsplit(url).hostname}: no such host")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unreachable(f"{what}: dial tcp {host}: i/o timeout")
     if isinstance(error, TimeoutError):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from hafen.distribution.repository import ATTEMPTS, Repository, check_passing, pause, persistent
-from hafen.distribution.transport import Response, Target, refusal
+from hafen.distribution.transport import Response, Target, refusal, resolved
 from hafen.errors import Corrupt, Forbidden, HafenError, System, Unauthorized, Unavailable
 from hafen.spec.digest import Digest
 
@@ -176,8 +176,8 @@ class _Gone(Unavailable):
 
 def _location(response: Response, target: Target) -> str:
     location = response.headers.get("Location", "")
-    found = urljoin(str(response.url), location)
-    if not location or urlsplit(found).scheme not in ("http", "https"):
+    found = resolved(str(response.url), location)
+    if found is None:
         raise Corrupt(f'{target.method.title()} "{target.url}": the answer names no place to upload to')
     return found
 

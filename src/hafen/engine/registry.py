@@ -219,6 +219,8 @@ def _matches(found: SearchResult, filters: Filters) -> bool:
 def _stars(text: str) -> int:
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
         raise InvalidArgument(f"invalid filter 'stars={text}': strconv.Atoi: parsing \"{text}\": invalid syntax")
+    if len(text) > 19:
+        raise InvalidArgument(f"invalid filter 'stars={text}': strconv.Atoi: parsing \"{text}\": value out of range")
     return int(text)
 
 

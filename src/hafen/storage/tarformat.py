@@ -21,6 +21,8 @@ KNOWN = frozenset((FILE, LINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _XATTR = "SCHILY.xattr."
+_INT64 = range(-(1 << 63), 1 << 63)
+_DEVICE = 1 << 32  # no part of a device number is as large
 
 
 class Header(NamedTuple):
@@ -68,12 +70,16 @@ def text(raw: bytes) -> str:
 
 
 def number(raw: bytes) -> int:
-    """A numeric field: octal digits, or GNU's base-256 where the first bit is set. Corrupt where it is neither."""
+    """A numeric field: octal digits, or GNU's base-256 where the first bit is set. Corrupt where it is neither, or no
+    int64."""
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big")
         bits = 8 * len(raw)
         # Bit 7 of the first byte is the mark, bit 6 the sign of a two's complement number.
-        return value - (1 << bits) if raw[0] & 0x40 else value - (1 << (bits - 1))
+        value -= (1 << bits) if raw[0] & 0x40 else (1 << (bits - 1))
+        if value not in _INT64:
+            raise Corrupt(f"invalid tar header: bad number {value}")
+        return value
     digits = raw.partition(b"\0")[0].strip(b" ")
     if not digits:
         return 0
@@ -136,21 +142,23 @@ def pax_records(data: bytes) -> dict[str, bytes]:
 
 
 def seconds(value: bytes) -> int:
-    """A pax time as nanoseconds, exactly."""
+    """A pax time as nanoseconds, exactly. Corrupt where its seconds are no int64."""
     whole, _, fraction = value.partition(b".")
     negative = whole.startswith(b"-")
     try:
         nanoseconds = int(whole or b"0") * 1_000_000_000
         extra = int((fraction[:9]).ljust(9, b"0")) if fraction else 0
     except ValueError:
-        raise Corrupt(f"invalid tar header: bad time {value!r}") from None
+        raise Corrupt(f"invalid tar header: bad time {value[:100]!r}") from None
+    if nanoseconds // 1_000_000_000 not in _INT64:
+        raise Corrupt(f"invalid tar header: bad time {value[:100]!r}")
     return nanoseconds - extra if negative else nanoseconds + extra
 
 
 def decimal(value: bytes) -> int:
-    """A pax number; Corrupt where it is none or negative."""
-    if not value.isdigit():
-        raise Corrupt(f"invalid tar header: bad number {value!r}")
+    """A pax number; Corrupt where it is none, negative, or no int64."""
+    if not value.isdigit() or len(value) > 19 or int(value) not in _INT64:
+        raise Corrupt(f"invalid tar header: bad number {value[:100]!r}")
     return int(value)
 
 
@@ -186,6 +194,10 @@ def entry(header: Header, records: Mapping[str, bytes], name: str | None, linkna
         size = 0  # as GNU tar and Go's archive/tar read them: only files have content
     if size < 0 or not 0 <= uid < 1 << 32 or not 0 <= gid < 1 << 32:
         raise Corrupt(f"invalid tar header: impossible size or owner of {path!r}")
+    if not 0 <= header.major < _DEVICE or not 0 <= header.minor < _DEVICE:
+        raise Corrupt(f"invalid tar header: impossible device {path!r}")
+    if "\0" in target or any("\0" in key for key in xattrs):
+        raise Corrupt(f"invalid tar header: impossible link or attribute of {path!r}")
     return Entry(path, kind, header.mode & 0o7777, uid, gid, size, mtime_ns, target, header.major, header.minor, xattrs)
 
 

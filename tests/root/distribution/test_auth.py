@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.harness.api import call
 from tests.harness.engine import EngineProcess
 from tests.harness.upstream import Exchange, Proxy, Registry, layer, publish
 
@@ -27,25 +28,25 @@ def private(folder: Path) -> Iterator[Registry]:
 
 @pytest.mark.parametrize("command", ["docker", "hafen"])
 def test_login_push_pull_logout(engine: EngineProcess, private: Registry, command: str) -> None:
-    call = getattr(engine, command)
+    run = getattr(engine, command)
     name = f"{private.host}/mine:latest"
     engine.docker("import", "-", name, stdin=layer({"a": b"1"}))
-    refused = call("push", name, check=False)
+    refused = run("push", name, check=False)
     assert refused.code == 1
     assert "no basic auth credentials" in refused.stderr
-    refused = call("login", "-u", "joe", "--password-stdin", private.host, stdin="wrong", check=False)
+    refused = run("login", "-u", "joe", "--password-stdin", private.host, stdin="wrong", check=False)
     assert refused.code == 1
     assert f"login attempt to http://{private.host}/v2/ failed with status: 401 Unauthorized" in refused.stderr
-    assert "Login Succeeded" in call("login", "-u", "joe", "--password-stdin", private.host, stdin="secret").stdout
+    assert "Login Succeeded" in run("login", "-u", "joe", "--password-stdin", private.host, stdin="secret").stdout
     saved = json.loads((engine.base / "config.json").read_text())
     assert base64.b64decode(saved["auths"][private.host]["auth"]) == b"joe:secret"
-    call("push", name)
-    call("rmi", name)
-    call("pull", "-q", name)
-    call("rmi", name)
-    assert call("logout", private.host).stdout == f"Removing login credentials for {private.host}\n"
+    run("push", name)
+    run("rmi", name)
+    run("pull", "-q", name)
+    run("rmi", name)
+    assert run("logout", private.host).stdout == f"Removing login credentials for {private.host}\n"
     assert private.host not in (engine.base / "config.json").read_text()
-    refused = call("pull", name, check=False)
+    refused = run("pull", name, check=False)
     assert "no basic auth credentials" in refused.stderr
 
 
@@ -172,3 +173,48 @@ def test_search_and_inspection(engine: EngineProcess, registry: Registry, comman
     answer = engine.docker("version", "--format", "{{.Server.APIVersion}}")
     assert answer.code == 0
     assert str(manifest["digest"]).startswith("sha256:")
+
+
+WRONG_HOSTS = {
+    "[x:y": "parse \"https://[x:y\": missing ']' in host",
+    "x:y": 'parse "https://x:y": invalid port ":y" after host',
+    "a b.c": 'parse "https://a b.c": invalid character " " in host name',
+}
+
+
+@pytest.mark.parametrize("host", WRONG_HOSTS)
+def test_hosts_that_there_cannot_be(engine: EngineProcess, host: str) -> None:
+    """Docker's words."""
+    failed = engine.docker("search", f"{host}/x", check=False)
+    assert failed.stderr.strip() == f"Error response from daemon: {WRONG_HOSTS[host]}"
+    login = {"username": "a", "password": "b", "serveraddress": host}
+    assert call(engine, "POST", "/auth", login) == (
+        400, {"message": f"unable to parse server address: {WRONG_HOSTS[host]}"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"{'a' * 64}.test/x", f"dial tcp: lookup {'a' * 64}.test: no such host"),
+        ("localhost:99999/x", "dial tcp: address 99999: invalid port"),
+    ],
+)
+def test_hosts_that_no_network_has(engine: EngineProcess, name: str, words: str) -> None:
+    failed = engine.docker("pull", name, check=False)
+    assert failed.stderr.strip().endswith(words), failed.stderr
+
+
+def test_a_token_service_that_there_cannot_be(engine: EngineProcess, registry: Registry) -> None:
+    def fault(exchange: Exchange) -> None:
+        exchange.status, exchange.body = 401, b""
+        exchange.headers = [("WWW-Authenticate", 'Bearer realm="http://[x"')]
+
+    with Proxy(registry.host, fault) as proxy:
+        failed = engine.docker("pull", f"{proxy.host}/x", check=False)
+    assert "invalid token service 'http://[x'" in failed.stderr
+
+
+def test_stars_without_end(engine: EngineProcess) -> None:
+    failed = engine.docker("search", "--filter", f"stars={'9' * 30}", "x", check=False)
+    assert failed.stderr.strip().endswith(f'parsing "{"9" * 30}": value out of range')

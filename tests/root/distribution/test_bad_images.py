@@ -245,8 +245,15 @@ def test_indexes_that_lead_nowhere(engine: EngineProcess, registry: Registry, no
 
 @pytest.mark.parametrize(
     ("location", "words"),
-    [("", "stopped after 5 redirects"), ("file:///etc/passwd", "invalid redirect"), ("http://127.0.0.1:1/", "refused")],
-    ids=["in a circle", "into this machine", "to nobody"],
+    [
+        ("", "stopped after 5 redirects"),
+        ("file:///etc/passwd", "invalid redirect"),
+        ("http://127.0.0.1:1/", "refused"),
+        ("http://[x/", "invalid redirect"),
+        ("http://127.0.0.1:99999/", "address 99999: invalid port"),
+        (f"http://{'a' * 64}.test/", "no such host"),
+    ],
+    ids=["in a circle", "into this machine", "to nobody", "to no address", "to no port", "to no name"],
 )
 def test_redirects_that_lead_nowhere(
     engine: EngineProcess, registry: Registry, nothing_left: None, location: str, words: str

@@ -161,6 +161,27 @@ def test_attributes_that_speak_to_the_kernel_are_not_taken(root: Path) -> None:
     assert "trusted.overlay.redirect" not in os.listxattr(root / "d")
 
 
+def test_the_largest_numbers_that_an_archive_may_have(root: Path) -> None:
+    """Either they are taken, as the file system can, or refused as what they are."""
+    largest = (1 << 63) - 1
+    data = tar(
+        (Entry("after", mtime_ns=largest * 10**9 + 999_999_999), b""),
+        (Entry("before/", tarformat.DIRECTORY, mtime_ns=-largest * 10**9), b""),
+        (Entry("link", tarformat.SYMLINK, linkname="x", mtime_ns=largest * 10**9), b""),
+    )
+    extract(data, root)
+    assert sorted(os.listdir(root)) == ["after", "before", "link"]
+    for entry in (
+        Entry("holes", size=largest, segments=((0, 1),)),
+        Entry("islands", size=largest, segments=((largest - 1, 1),)),
+        Entry("device", tarformat.CHAR, major=(1 << 21) - 1, minor=(1 << 21) - 1),
+    ):
+        try:
+            extract(tar((entry, b"x" if entry.segments else b"")), root)
+        except HafenError:
+            pass
+
+
 def test_owners_and_special_modes_survive_in_the_right_order(root: Path) -> None:
     """chown(2) clears set-user-ID and capabilities: they are set after it."""
     data = tar(

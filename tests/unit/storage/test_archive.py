@@ -195,8 +195,14 @@ def endless(start: bytes, block: bytes, most: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "records", [b"5 a=b\n", b"99 path=x\n", b"path=x\n", b"12 mtime=ab\n", b"10 uid=-1\n", b"10 size=x\n"]
-)
+    "records",
+    [
+        b"5 a=b\n", b"99 path=x\n", b"path=x\n", b"12 mtime=ab\n", b"10 uid=-1\n", b"10 size=x\n",
+        b"5010 size=" + b"9" * 4999 + b"\n", b"29 size=99999999999999999999\n",
+        b"5011 mtime=" + b"9" * 4999 + b"\n", b"29 mtime=9223372036854775808\n", b"30 mtime=-9223372036854775809\n",
+        b"16 linkpath=a\0b\n", b"26 SCHILY.xattr.user.a\0b=\n",
+    ],
+)  # fmt: skip
 def test_malformed_pax_records_are_refused(records: bytes) -> None:
     with pytest.raises(Corrupt):
         read(pax(records) + tarformat.encode(Entry("a")) + archive.end())
@@ -215,6 +221,19 @@ def test_malformed_pax_records_are_refused(records: bytes) -> None:
 def test_headers_without_end_are_refused(block: bytes) -> None:
     with pytest.raises(Corrupt, match=r"of headers before one member|of global headers"):
         list(Reader(Source(endless(b"", block, 3000))))
+
+
+@pytest.mark.parametrize(("kind", "place"), [("0", 124), ("0", 136), ("0", 108), ("3", 329), ("S", 124), ("S", 483)])
+@pytest.mark.parametrize("number", [b"\x80\x7f", b"\xff\0", b"\xbf\xff", b"\xc0\0"])
+def test_numbers_that_nothing_holds_are_refused(kind: str, place: int, number: bytes) -> None:
+    """Base 256 goes further than an int64."""
+    width = 8 if place in (108, 329) else 12
+    head = bytearray(header(Entry("a"), kind))
+    head[place : place + width] = number.ljust(width, number[1:])
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    with pytest.raises(Corrupt):
+        read(bytes(head) + archive.end())
 
 
 def test_headers_are_counted_for_each_member() -> None:
