@@ -17,6 +17,7 @@ from pathlib import Path
 from hafen.errors import HafenError, NotFound
 from hafen.registryd import manifest
 from hafen.registryd.config import DEFAULT_ROOT
+from hafen.registryd.quotarows import COUNTED
 from hafen.registryd.schema import MIGRATIONS
 from hafen.spec.digest import Digest
 from hafen.storage import verify
@@ -75,6 +76,10 @@ class _Check:
                 yield Problem("database", "registry.db", str(text))
         for table, *_ in self._query("PRAGMA foreign_key_check"):
             yield Problem("database", str(table), "a row names what is not there")
+        for prefix, used in self._query("SELECT prefix, used FROM quotas"):
+            ((held,),) = self._query(f"SELECT COALESCE(SUM(size), 0) FROM ({COUNTED})", (prefix,))
+            if held != used:
+                yield Problem("database", f"quota {prefix!s}", f"it has {held!s} bytes, its row says {used!s}")
 
     def _blobs(self) -> Iterator[Problem]:
         def read(count: int) -> None:

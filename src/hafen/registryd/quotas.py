@@ -12,7 +12,7 @@ from typing import Final
 
 from hafen.errors import InvalidArgument
 from hafen.registryd.errors import QuotaExceeded
-from hafen.registryd.rows import Rows
+from hafen.registryd.quotarows import QuotaRows
 from hafen.spec import reference
 from hafen.spec.digest import Digest
 from hafen.spec.units import parse_size
@@ -32,7 +32,8 @@ def parse(words: Iterable[str]) -> dict[str, int]:
 
 
 class Quotas:
-    def __init__(self, rows: Rows, limits: Mapping[str, int]) -> None:
+    def __init__(self, rows: QuotaRows, limits: Mapping[str, int]) -> None:
+        rows.settle(limits)
         self._rows = rows
         self._limits = limits
 

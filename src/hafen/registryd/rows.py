@@ -59,11 +59,6 @@ class Totals:
     notifications: int
 
 
-# A prefix (?1) covers the name itself and what is below it; `0` is the character after `/`. Empty covers everything.
-# Caches have limits of their own.
-_UNDER = "(upstream IS NULL AND (?1 = '' OR name = ?1 OR (name > ?1 || '/' AND name < ?1 || '0')))"
-
-
 class Rows:
     """Questions and changes by repository name. What a repository is asked that does not exist is not there."""
 
@@ -89,9 +84,9 @@ class Rows:
 
     def totals(self) -> Totals:
         row = self._database.row(
-            "SELECT (SELECT COUNT(DISTINCT repository) FROM manifests), (SELECT COUNT(*) FROM manifests), "
-            "(SELECT COUNT(*) FROM tags), COUNT(*), COALESCE(SUM(size), 0), (SELECT COUNT(*) FROM uploads), "
-            "(SELECT COUNT(*) FROM notifications) FROM (SELECT DISTINCT digest, size FROM links)"
+            "SELECT (SELECT COUNT(*) FROM repositories WHERE EXISTS (SELECT 1 FROM manifests WHERE repository = id)), "
+            "(SELECT COUNT(*) FROM manifests), (SELECT COUNT(*) FROM tags), blobs, blob_bytes, "
+            "(SELECT COUNT(*) FROM uploads), (SELECT COUNT(*) FROM notifications) FROM totals"
         )
         assert row is not None
         return Totals(*(int(value or 0) for value in row))
@@ -126,26 +121,6 @@ class Rows:
         )
         return [str(name) for (name,) in rows]
 
-    # Quotas
-
-    def used(self, prefix: str) -> int:
-        """Bytes of the blobs and manifests of the repositories under a prefix; each counts once."""
-        row = self._database.row(
-            f"SELECT SUM(size) FROM (SELECT digest, size FROM links JOIN repositories ON id = repository WHERE {_UNDER}"
-            f" UNION SELECT digest, size FROM manifests JOIN repositories ON id = repository WHERE {_UNDER})",
-            (prefix,),
-        )
-        return 0 if row is None else int(row[0] or 0)
-
-    def held(self, prefix: str, digest: Digest) -> bool:
-        """Whether a repository under the prefix has this blob or manifest."""
-        row = self._database.row(
-            f"SELECT 1 FROM links JOIN repositories ON id = repository WHERE digest = ?2 AND {_UNDER} UNION ALL "
-            f"SELECT 1 FROM manifests JOIN repositories ON id = repository WHERE digest = ?2 AND {_UNDER} LIMIT 1",
-            (prefix, digest),
-        )
-        return row is not None
-
     # Blobs
 
     def linked(self, name: str, digest: Digest) -> int | None:
@@ -164,10 +139,14 @@ class Rows:
 
     def link(self, name: str, digest: Digest, size: int) -> None:
         with self._database.transaction():
+            repository = self._made(name)
+            self._database.execute(  # what had been told of another size was damaged
+                "DELETE FROM links WHERE repository = ? AND digest = ? AND size <> ?", (repository, digest, size)
+            )
             self._database.execute(
                 "INSERT INTO links (repository, digest, size, linked_at) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at, size = excluded.size",
-                (self._made(name), digest, size, time.time()),
+                "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
+                (repository, digest, size, time.time()),
             )
 
     def unlink(self, name: str, digest: Digest) -> bool:

@@ -113,4 +113,69 @@ CREATE TABLE expected (
 CREATE INDEX expected_manifest ON expected (repository, manifest);
 """
 
-MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _TOKENS, _UNTAGGED, _CACHED)
+# A prefix covers the name itself and what is below it; `0` is the character after `/`. Empty covers everything.
+COVERED: Final = "(prefix = '' OR {name} = prefix OR ({name} > prefix || '/' AND {name} < prefix || '0'))"
+
+# The same for links and manifests: `table` is either.
+_HELD = """
+CREATE TRIGGER {table}_held AFTER INSERT ON {table} BEGIN
+    INSERT INTO holdings SELECT prefix, NEW.digest, NEW.size, 1 FROM quota_members WHERE repository = NEW.repository
+        ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER {table}_let_go AFTER DELETE ON {table} BEGIN
+    UPDATE holdings SET count = count - 1 WHERE digest = OLD.digest
+        AND prefix IN (SELECT prefix FROM quota_members WHERE repository = OLD.repository);
+    DELETE FROM holdings WHERE digest = OLD.digest AND count = 0
+        AND prefix IN (SELECT prefix FROM quota_members WHERE repository = OLD.repository);
+END;
+"""
+
+_QUOTAS = f"""
+CREATE TABLE quotas (
+    prefix TEXT PRIMARY KEY,
+    used INTEGER NOT NULL                      -- bytes of its holdings
+) WITHOUT ROWID;
+CREATE TABLE quota_members (
+    repository INTEGER NOT NULL,
+    prefix TEXT NOT NULL,                      -- that covers it
+    PRIMARY KEY (repository, prefix)
+) WITHOUT ROWID;
+CREATE TABLE holdings (
+    prefix TEXT NOT NULL,
+    digest TEXT NOT NULL,                      -- of a blob or manifest of a repository under it
+    size INTEGER NOT NULL,                     -- bytes
+    count INTEGER NOT NULL,                    -- of its links and manifests
+    PRIMARY KEY (prefix, digest)
+) WITHOUT ROWID;
+CREATE TRIGGER repository_covered AFTER INSERT ON repositories WHEN NEW.upstream IS NULL BEGIN
+    INSERT INTO quota_members SELECT NEW.id, prefix FROM quotas WHERE {COVERED.format(name="NEW.name")};
+END;
+CREATE TRIGGER repository_gone AFTER DELETE ON repositories BEGIN
+    DELETE FROM quota_members WHERE repository = OLD.id;
+END;
+CREATE TRIGGER holding_added AFTER INSERT ON holdings BEGIN
+    UPDATE quotas SET used = used + NEW.size WHERE prefix = NEW.prefix;
+END;
+CREATE TRIGGER holding_gone AFTER DELETE ON holdings BEGIN
+    UPDATE quotas SET used = used - OLD.size WHERE prefix = OLD.prefix;
+END;
+{_HELD.format(table="links")}
+{_HELD.format(table="manifests")}
+"""
+
+_TOTALS = """
+CREATE TABLE totals (
+    blobs INTEGER NOT NULL,                    -- with links, each once
+    blob_bytes INTEGER NOT NULL                -- of these
+);
+INSERT INTO totals SELECT COUNT(*), COALESCE(SUM(size), 0) FROM (SELECT MAX(size) AS size FROM links GROUP BY digest);
+CREATE TRIGGER blob_added AFTER INSERT ON links
+WHEN NOT EXISTS (SELECT 1 FROM links WHERE digest = NEW.digest AND repository <> NEW.repository) BEGIN
+    UPDATE totals SET blobs = blobs + 1, blob_bytes = blob_bytes + NEW.size;
+END;
+CREATE TRIGGER blob_gone AFTER DELETE ON links WHEN NOT EXISTS (SELECT 1 FROM links WHERE digest = OLD.digest) BEGIN
+    UPDATE totals SET blobs = blobs - 1, blob_bytes = blob_bytes - OLD.size;
+END;
+"""
+
+MIGRATIONS: Final = (_REGISTRY_1, _REGISTRY_2, _NO_DEPTH, _TOKENS, _UNTAGGED, _CACHED, _QUOTAS, _TOTALS)

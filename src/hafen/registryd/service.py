@@ -28,6 +28,7 @@ from hafen.registryd.collect import BlobSweep, Collector, InThread, Sweep
 from hafen.registryd.config import Config
 from hafen.registryd.expiry import Expiry
 from hafen.registryd.metrics import Metrics
+from hafen.registryd.quotarows import QuotaRows
 from hafen.registryd.request import Parts
 from hafen.registryd.rows import Rows
 from hafen.registryd.schema import MIGRATIONS
@@ -198,7 +199,7 @@ def _parts(
         expiry=Expiry(rows, hooks, chosen.retention, collector.fresh, limits.retention),
         executor=executor,
         tasks=tasks,
-        quotas=quotas.Quotas(rows, chosen.quotas),
+        quotas=quotas.Quotas(QuotaRows(kept.database), chosen.quotas),
         webhooks=hooks,
         metrics=Metrics(),
         cache=_cache(chosen, kept, cached, executor),
