@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from hafen.http.message import Body, Headers, Reply
 from hafen.registryd import tokens
 from hafen.registryd.access import ANYBODY, Access, Identity
 from hafen.registryd.accesstokens import PREFIX, AccessTokens
+from hafen.registryd.address import Address
 from hafen.registryd.passwords import Passwords
 from hafen.registryd.tokens import Payload, Resource
 
@@ -35,7 +35,6 @@ PATH: Final = "/token"
 LIFETIME: Final = 300  # seconds of a bearer token
 REFRESH_LIFETIME: Final = 180 * 24 * 3600  # seconds
 _MAX_FORM: Final = 64 << 10  # bytes
-_HOST: Final = re.compile(r"[A-Za-z0-9._\-\[\]:]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +47,16 @@ class _Proof:
 
 
 class Authentication:
-    """Loop thread. `url` is how clients reach the registry, where that differs from what their requests say."""
+    """Loop thread."""
 
     def __init__(
-        self, access: Access, passwords: Passwords | None, issued: AccessTokens, key: bytes, url: str, tls: bool
+        self, access: Access, passwords: Passwords | None, issued: AccessTokens, key: bytes, address: Address
     ) -> None:
         self._access = access
         self._passwords = passwords
         self._issued = issued
         self._key = key
-        self._url = url
-        self._scheme = "https" if tls else ""
+        self._address = address
 
     async def identify(self, headers: Headers) -> Identity:
         """Who asks; Unauthorized where that is claimed and not so, TooManyRequests where it cannot be verified now."""
@@ -73,18 +71,10 @@ class Authentication:
         """The header of a refusal: where to get a token, and what for; RFC 6750, section 3. `space` is the registry
         that the names are of, which the token service has to know too."""
         query = f"?{urlencode({'ns': space})}" if space else ""
-        words = [f'realm="{self._base(headers)}{PATH}{query}"', f'service="{SERVICE}"']
+        words = [f'realm="{self._address.base(headers)}{PATH}{query}"', f'service="{SERVICE}"']
         words += [f'scope="{scope}"'] if scope else []
         words += [f'error="{error}"'] if error else []
         return "WWW-Authenticate", f"Bearer {','.join(words)}"
-
-    def _base(self, headers: Headers) -> str:
-        if self._url:
-            return self._url
-        host = headers.get("host", "")
-        forwarded = headers.get("x-forwarded-proto", "")  # of a proxy that does TLS for us
-        scheme = self._scheme or (forwarded if forwarded in ("http", "https") else "http")
-        return f"{scheme}://{host}" if _HOST.fullmatch(host) else ""
 
     def _bearer(self, token: str) -> Identity:
         payload = tokens.verified(token, self._key, tokens.ACCESS, SERVICE, time.time())

@@ -20,6 +20,7 @@ from hafen.http.server import Server
 from hafen.http.sockets import server_context, tcp_socket
 from hafen.registryd import admin, config, quotas
 from hafen.registryd.accesstokens import AccessTokens, signing_key
+from hafen.registryd.address import Address
 from hafen.registryd.admin import Admin
 from hafen.registryd.app import Registry
 from hafen.registryd.authentication import Authentication
@@ -183,7 +184,8 @@ def _parts(
     rows, limits = kept.rows, chosen.limits
     uploads = Uploads(kept.root, rows)
     collector = Collector(rows, uploads, kept.sweep, limits)
-    hooks = Webhooks(rows, chosen.webhooks, "https" if tls else "http")
+    address = Address(chosen.url, tls)
+    hooks = Webhooks(rows, chosen.webhooks, address)
     issued = AccessTokens(kept.database)
     allowed = config.access(chosen)
     key = signing_key(kept.database)
@@ -194,7 +196,7 @@ def _parts(
         collector=collector,
         leases=kept.leases,
         access=allowed,
-        authentication=Authentication(allowed, config.passwords(chosen, hashers), issued, key, chosen.url, tls),
+        authentication=Authentication(allowed, config.passwords(chosen, hashers), issued, key, address),
         access_tokens=issued,
         expiry=Expiry(rows, hooks, chosen.retention, collector.fresh, limits.retention),
         executor=executor,

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from hafen.errors import InvalidArgument
 from hafen.http.message import Headers
+from hafen.registryd.address import Address
 from hafen.registryd.rows import Notification, Rows
 
 EVENTS: Final = frozenset(("push", "delete"))
@@ -58,7 +59,8 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The request that made the change; without a user where nobody was asked for a name."""
+    """The request that made the change; without a user where nobody was asked for a name, without headers where it was
+    the registry itself."""
 
     method: str
     headers: Headers
@@ -103,11 +105,11 @@ def parse(text: str, read: Callable[[str], str]) -> Hook:
 class Webhooks:
     """Loop thread."""
 
-    def __init__(self, rows: Rows, hooks: Sequence[Hook], scheme: str = "http") -> None:
+    def __init__(self, rows: Rows, hooks: Sequence[Hook], address: Address) -> None:
         self._rows = rows
         self._hooks = {hook.url: hook for hook in hooks}
         self._wake = {url: asyncio.Event() for url in self._hooks}
-        self._scheme = scheme
+        self._address = address
         self._source = {"addr": socket.gethostname(), "instanceID": str(uuid.uuid4())}
         self._opener = urllib.request.build_opener(_NoRedirect())
         rows.keep_notifications(list(self._hooks))
@@ -124,11 +126,11 @@ class Webhooks:
                 log.warning("webhook %s: the queue is full, %d events were dropped", hook.host, dropped)
 
     def _event(self, action: str, target: Target, origin: Origin) -> dict[str, object]:
-        host = origin.headers.get("host", "")
         about: dict[str, object] = {"repository": target.repository}
         if target.digest:
-            url = f"{self._scheme}://{host}/v2/{target.repository}/manifests/{target.digest}"
-            about |= {"digest": target.digest, "url": url}
+            about["digest"] = target.digest
+            if base := self._address.base(origin.headers):
+                about["url"] = f"{base}/v2/{target.repository}/manifests/{target.digest}"
         if target.media_type:
             about |= {"mediaType": target.media_type, "size": target.size, "length": target.size}
         if target.tag:
@@ -139,7 +141,7 @@ class Webhooks:
             "action": action,
             "target": about,
             "request": {
-                "id": str(uuid.uuid4()), "host": host, "method": origin.method,
+                "id": str(uuid.uuid4()), "host": origin.headers.get("host", ""), "method": origin.method,
                 "useragent": origin.headers.get("user-agent", ""),
             },
             "actor": {"name": origin.user} if origin.user else {},

@@ -21,7 +21,7 @@ from hafen.registryd.rows import Rows
 from hafen.registryd.schema import MIGRATIONS
 from hafen.registryd.webhooks import EVENTS, Hook, parse
 from hafen.storage.database import Database
-from tests.harness.registry import OCI_IMAGE, RegistryProcess, sha256
+from tests.harness.registry import EMPTY, OCI_IMAGE, RegistryProcess, image, sha256
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,37 @@ def test_pushes_and_deletions_are_told_in_docker_registrys_form(receiver: Receiv
     assert (tag.event["action"], tag.event["target"]) == ("delete", {"repository": "team/a", "tag": "v1"})
     assert (deleted.event["action"], deleted.event["target"]["digest"]) == ("delete", digest)
     assert len({one.event["id"] for one in (pushed, tag, deleted)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "headers", "base"),
+    [((), {"X-Forwarded-Proto": "https"}, "https://HOST"),
+     (("--url", "https://registry.example.com/"), {}, "https://registry.example.com")],
+)  # fmt: skip
+def test_an_event_says_where_clients_find_it(
+    receiver: Receiver, tmp_path: Path, flags: tuple[str, ...], headers: dict[str, str], base: str
+) -> None:
+    """Also where a proxy stands before the registry."""
+    with RegistryProcess(tmp_path, "--webhook", receiver.url, *flags) as process, closing(process.client()) as client:
+        client.push_blob("a", EMPTY)
+        data = image()
+        client("PUT", "/v2/a/manifests/v1", data, {"Content-Type": OCI_IMAGE, **headers})
+        url = base.replace("HOST", f"127.0.0.1:{process.port}")
+        assert receiver.next().event["target"]["url"] == f"{url}/v2/a/manifests/{sha256(data)}"
+
+
+@pytest.mark.parametrize("url", ["", "https://registry.example.com"])
+def test_an_event_of_retention_has_no_request_to_tell_where(receiver: Receiver, tmp_path: Path, url: str) -> None:
+    (tmp_path / "rules").write_text("remove untagged older than 0s")
+    with RegistryProcess(tmp_path / "root") as process, closing(process.client()) as client:
+        client.push_blob("a", EMPTY)
+        data = image()
+        assert client.push_manifest("a", sha256(data), data).status == 201
+    flags = ("--retention", str(tmp_path / "rules"), "--gc-grace", "0", "--gc-interval", "0.1", "--url", url)
+    with RegistryProcess(tmp_path / "root", "--webhook", receiver.url, *flags):
+        event = receiver.next().event
+    about = {"repository": "a", "digest": sha256(data)}
+    assert event["target"] == ({**about, "url": f"{url}/v2/a/manifests/{sha256(data)}"} if url else about)
 
 
 def test_a_hook_is_told_of_what_it_asked_for_only(receiver: Receiver, tmp_path: Path) -> None:
