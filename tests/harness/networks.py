@@ -21,6 +21,7 @@ from hafen.network.host import HostDriver
 from hafen.network.macvlan import IPVLAN, MACVLAN, ParentDriver
 from hafen.network.none import NullDriver
 from hafen.spec.lifecycle import State
+from hafen.spec.ports import Port
 from hafen.spec.wire.container import ContainerConfig
 from hafen.spec.wire.hostconfig import HostConfig
 from hafen.spec.wire.image import EmptyObject
@@ -36,6 +37,7 @@ class FakeMembers:
         self.base = base
         self.containers: dict[str, Container] = {}
         self.namespaces: dict[str, Netns] = {}
+        self.links: list[tuple[str, str, list[Port]]] = []
 
     def add(self, guest: Guest) -> Container:
         record = Record(
@@ -84,6 +86,9 @@ class FakeMembers:
 
     def has(self, container: Container, attached: Attached) -> None:
         container.status = msgspec.structs.replace(container.status, networks=attached.networks, ports=attached.ports)
+
+    def openings(self) -> Sequence[tuple[str, str, list[Port]]]:
+        return self.links
 
     def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
         return ()

@@ -274,7 +274,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     copies = volume_copies(kept)
     mounting = Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)
-    remover = Remover(database, containers, snapshots, volumes, events, paths, logs)
+    remover = Remover(database, containers, snapshots, volumes, events, paths, logs, networks.follow_links)
     exits = Exits(containers, networks, mounting, remover, events, scope)
     cdi = Registry(tuple(config.cdi_spec_dirs))
     starter = Starter(containers, snapshots, networks, mounting, shims, exits, events, host, paths, available, cdi)

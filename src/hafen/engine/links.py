@@ -6,6 +6,8 @@ an alias in the resolver (`engine.netnames`), and none of this. The rules and te
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from hafen.engine import guests
@@ -91,6 +93,14 @@ def check(containers: Containers, record: Record) -> None:
             raise System(
                 f"Cannot link to a non running container: /{_name(containers, link)} AS /{record.name}/{link.alias}"
             )
+
+
+def openings(containers: Containers) -> Iterator[tuple[str, str, list[Port]]]:
+    """Who may reach which ports of whom, by their ids, where containers of the default bridge are kept apart: a
+    target's exposed ports."""
+    for container in containers:
+        for _, target in _targets(containers, container.record):
+            yield container.id, target.id, [ports.parse_port(text) for text in target.record.config.exposed_ports]
 
 
 def hosts(containers: Containers, record: Record) -> list[tuple[str, str]]:

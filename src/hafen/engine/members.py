@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +18,7 @@ from hafen.engine.start import guest_of
 from hafen.errors import System
 from hafen.network import dnsservers
 from hafen.network.etcfiles import EMBEDDED_RESOLVER
+from hafen.spec.ports import Port
 from hafen.spec.wire.network import EndpointSettings
 
 _RESOLVER_SOCKETS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
@@ -79,3 +80,7 @@ class Members:
     def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
         """(address, names) of what the container links to on the default bridge."""
         return links.hosts(self.containers, self.containers.find(container_id).record)
+
+    def openings(self) -> Iterator[tuple[str, str, list[Port]]]:
+        """What links open: the ids of two containers, and the second one's ports."""
+        return links.openings(self.containers)

@@ -22,8 +22,9 @@ from hafen.engine.netnames import NameService, Namespaces
 from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
 from hafen.errors import Conflict, Forbidden
 from hafen.network import etcfiles
-from hafen.network.driver import Endpoint, Netns, NetworkDriver, Wish
+from hafen.network.driver import Endpoint, Netns, NetworkDriver, Opening, Wish
 from hafen.network.ipam import mac_of
+from hafen.spec.ports import Port
 from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Members(Namespaces, Protocol):
 
     def linked(self, container_id: str) -> Sequence[tuple[str, str]]:
         """(address, names) of what the container links to on the default bridge."""
+
+    def openings(self) -> Iterable[tuple[str, str, list[Port]]]:
+        """What links open: the ids of two containers, and the second one's ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,20 @@ class Joins:
         self._write_files(guest, self.members.directory(container))
         self.members.has(container, self.attached(guest))
 
+    def follow_links(self, record: NetworkRecord) -> None:
+        """Where the default network keeps its containers apart, those that are linked reach the exposed ports of those
+        they link to."""
+        if record.name != "bridge" or (network := as_network(record)).icc:
+            return
+        addresses = {one.container_id: one.ip for one in self.endpoints.within(record.id)}
+        opened = {
+            Opening(addresses[source], addresses[target], port)
+            for source, target, exposed in self.members.openings()
+            if source in addresses and target in addresses
+            for port in exposed
+        }
+        self.drivers[record.driver].open(network, opened)
+
     # --- its parts -------------------------------------------------------------------------------------------------
 
     def _held(self, container_id: str) -> list[tuple[NetworkRecord, Endpoint]]:
@@ -216,9 +234,11 @@ class Joins:
             self.endpoints.put(record.id, endpoint)
             undo.pop_all()
         self.tell("connect", record, container=guest.id)
-        if sysctls and netns is not None:
+        if netns is not None:
             try:
-                await self.members.set_sysctls(netns.fd, sysctls)
+                self.follow_links(record)
+                if sysctls:
+                    await self.members.set_sysctls(netns.fd, sysctls)
             except BaseException:
                 self._take_back(record, endpoint, netns)
                 raise
@@ -239,6 +259,7 @@ class Joins:
             self.endpoints.drop(endpoint.container_id, record.id)
             self.addresses.give_back(record, endpoint.ip, endpoint.ip6)
         self.tell("disconnect", record, container=endpoint.container_id)
+        self.follow_links(record)
 
     def _take_back(self, record: NetworkRecord, endpoint: Endpoint, netns: Netns) -> None:
         """As if the endpoint had never been."""

@@ -105,6 +105,7 @@ class Networks:
                 warnings = [f"{name} networks do not work: {error}"]
             for warning in warnings:
                 log.warning("%s", warning)
+        self.follow_links()
         for guest in guests_by_id.values():
             try:
                 await self._joins.settle(guest)
@@ -115,6 +116,13 @@ class Networks:
             except HafenError as error:
                 log.warning("container %s cannot resolve names: %s", guest.name, error)
         return {container: self._joins.attached(guest) for container, guest in guests_by_id.items()}
+
+    def follow_links(self) -> None:
+        """The containers' links are others than before."""
+        try:
+            self._joins.follow_links(self._records.find("bridge"))
+        except HafenError as error:
+            log.warning("the ports that links open: %s", error)
 
     def close(self) -> None:
         """The engine stops. Where no container is connected, nothing of ours stays in the kernel."""

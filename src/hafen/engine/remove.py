@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from hafen.engine import links
@@ -44,6 +45,7 @@ class Remover:
         events: Events,
         paths: Paths,
         logs: Logs,
+        unlinked: Callable[[], None],
     ) -> None:
         self._database = database
         self._containers = containers
@@ -52,10 +54,12 @@ class Remover:
         self._events = events
         self._paths = paths
         self._logs = logs
+        self._unlinked = unlinked
 
     async def remove(self, ref: str, volumes: bool = False, force: bool = False, link: bool = False) -> None:
         if link:
             links.remove(self._containers, self._paths, ref)
+            self._unlinked()
             return
         container = self._containers.find(ref)
         if container.status.state is State.REMOVING:

@@ -14,7 +14,7 @@ from hafen.kernel import rtnetlink
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.rtnetlink import Rtnetlink
 from hafen.network import bridgelink, firewall, sandbox, transparent
-from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words, is_link_name, link_name
+from hafen.network.driver import Endpoint, Netns, Network, Opening, Wish, in_words, is_link_name, link_name
 from hafen.network.firewall import Firewall
 from hafen.network.ipam import Taken
 from hafen.network.publish import HeldPorts, Target
@@ -141,6 +141,19 @@ class BridgeDriver:
                 self._firewall.withdraw(self._redirected(network, endpoint))
                 self._ports.release(endpoint.ports)
         return replace(endpoint, ports=())
+
+    def open(self, network: Network, openings: Collection[Opening]) -> None:
+        with in_words(f"network {network.name}"):
+            if openings:
+                self._lead_past_isolation(network.link)
+            self._firewall.open(openings)
+
+    def _lead_past_isolation(self, name: str) -> None:
+        link = self._route.link(name)
+        if link is not None and bridgelink.is_ours(link, self._owner):
+            bridgelink.answer_for_ports(name)
+        else:
+            self._warn(f"links open no ports on {name}: the engine does not answer for what is on a bridge of others'")
 
     def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
         with in_words(f"link {endpoint.link}"):

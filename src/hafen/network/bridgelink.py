@@ -85,6 +85,13 @@ def remove(route: Rtnetlink, name: str, owner: str) -> None:
         _route_loopback(name, "0")
 
 
+def answer_for_ports(name: str) -> None:
+    """Isolated ports of the bridge reach one another through the host, as far as its firewall lets them: it answers
+    their questions for one another's hardware addresses (`proxy_arp_pvlan`, RFC 3069), without the usual delay."""
+    _write(f"ipv4/neigh/{name}/proxy_delay", "0")
+    _write(f"ipv4/conf/{name}/proxy_arp_pvlan", "1")
+
+
 def _route_loopback(name: str, value: str) -> None:
     """Whether published ports answer on the host's 127.0.0.1 to what comes over this bridge. The ruleset's `raw` chain
     closes what this opens, so it must not stay where that has gone."""

@@ -108,6 +108,15 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """A port of a container's that another one reaches, in a network whose containers do not reach one another."""
+
+    source: str  # their addresses, of IPv4
+    target: str
+    port: Port
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A container's place in a network, as made. Empty fields: the driver gives none (host, none)."""
 
@@ -168,6 +177,9 @@ class NetworkDriver(Protocol):
 
     def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
         """Its ports are free again."""
+
+    def open(self, network: Network, openings: Collection[Opening]) -> None:
+        """These of a network without `icc`, and none that were open before."""
 
     def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
         """Remove the endpoint's interface from a namespace that lives on. For any thread, as `retire`."""

@@ -12,7 +12,7 @@ from hafen.errors import System
 from hafen.kernel.nftables import Nftables
 from hafen.kernel.nftevents import NftablesEvents
 from hafen.network import ruleset
-from hafen.network.driver import Network
+from hafen.network.driver import Network, Opening
 from hafen.network.flows import Flows
 from hafen.network.ruleset import Published
 
@@ -39,6 +39,7 @@ class Firewall:
         self._table = table
         self._networks: dict[str, Network] = {}
         self._published: dict[Published, None] = {}
+        self._opened: frozenset[Opening] = frozenset()
         self._built = False
         self._handle = 0  # the kernel's, of the table that we built
         self._stop_watching = _nothing
@@ -112,6 +113,19 @@ class Firewall:
             self._change(ruleset.withdraw(self._table, gone))
             self._flows.withdrawn(gone)
 
+    def open(self, openings: Iterable[Opening]) -> None:
+        """Let these through, and none that were let through before."""
+        before, wanted = self._opened, frozenset(openings)
+        if wanted == before:
+            return
+        self._opened = wanted
+        try:
+            closed = ruleset.close_links(self._table, before - wanted)
+            self._change(closed + ruleset.open_links(self._table, wanted - before))
+        except BaseException:
+            self._opened = before
+            raise
+
     def rebuild(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
         """Put the whole table in place, in one transaction: connections that are under way notice nothing."""
         self._networks = {network.id: network for network in networks}
@@ -133,7 +147,8 @@ class Firewall:
 
     def _build(self) -> None:
         try:
-            self._nftables.run(ruleset.build(self._table, self._networks.values(), self._published, self._relay_mark))
+            table = ruleset.build(self._table, self._networks.values(), self._published, self._opened, self._relay_mark)
+            self._nftables.run(table)
             self._built = True
             self._handle = self._find()
         except OSError as error:

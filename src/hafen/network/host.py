@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from hafen.network.driver import Endpoint, Netns, Network, Wish
+from hafen.network.driver import Endpoint, Netns, Network, Opening, Wish
 from hafen.network.ipam import Taken
 from hafen.spec.ports import PortMapping
 
@@ -34,6 +34,9 @@ class HostDriver:
 
     def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
         return endpoint
+
+    def open(self, network: Network, openings: Collection[Opening]) -> None:
+        pass
 
     def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
         pass

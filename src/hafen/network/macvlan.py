@@ -19,7 +19,7 @@ from hafen.kernel import rtnetlink
 from hafen.kernel.netlink import Request
 from hafen.kernel.rtnetlink import Link, Rtnetlink
 from hafen.network import sandbox
-from hafen.network.driver import Endpoint, Netns, Network, Wish, in_words
+from hafen.network.driver import Endpoint, Netns, Network, Opening, Wish, in_words
 from hafen.network.ipam import Taken
 from hafen.spec.ports import PortMapping
 
@@ -160,6 +160,9 @@ class ParentDriver:
 
     def withdraw(self, network: Network, endpoint: Endpoint) -> Endpoint:
         return endpoint
+
+    def open(self, network: Network, openings: Collection[Opening]) -> None:
+        """Nothing to do: its containers reach one another."""
 
     def unplug(self, endpoint: Endpoint, netns: Netns) -> None:
         with in_words(f"interface {endpoint.interface}"):

@@ -16,7 +16,7 @@ another table drops stays dropped, and an `accept` of ours ends only our own cha
     forward       to our networks only what belongs to a known connection or a published port: no other network of
                   ours, and no neighbour that routes to a container's address past the published ports, gets through.
                   Networks that are routed let in their published ports under the containers' own addresses, and pings;
-                  unprotected ones let everything in
+                  unprotected ones let everything in. Containers that are kept from one another reach what links open
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from hafen.network.driver import Network, PublishedPort
+from hafen.network.driver import Network, Opening, PublishedPort
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ table inet {table} {{
   set routed {{ type ipv4_addr . inet_proto . inet_service; }}
   set routed6 {{ type ipv6_addr . inet_proto . inet_service; }}
   set pinged {{ type ifname . inet_proto; }}
+  set linked {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; }}
   set open {{ type ifname . nf_proto; }}
   map leaving {{ type ipv4_addr : verdict; flags interval; }}
   map leaving6 {{ type ipv6_addr : verdict; flags interval; }}
@@ -90,6 +91,7 @@ table inet {table} {{
     ct status dnat accept
     ip daddr . meta l4proto . th dport @routed accept
     ip6 daddr . meta l4proto . th dport @routed6 accept
+    ip saddr . ip daddr . meta l4proto . th dport @linked accept
     oifname . meta l4proto @pinged accept
     oifname . meta nfproto @open accept
     oifname @bridges drop
@@ -98,7 +100,13 @@ table inet {table} {{
 """
 
 
-def build(table: str, networks: Iterable[Network], published: Iterable[Published], relay_mark: int = 0) -> str:
+def build(
+    table: str,
+    networks: Iterable[Network],
+    published: Iterable[Published],
+    opened: Iterable[Opening] = (),
+    relay_mark: int = 0,
+) -> str:
     """Commands that put the whole table in place of whatever it was, in one transaction. `relay_mark` is what
     `network.transparent` routes by, 0 for nothing."""
     every = list(networks)
@@ -106,7 +114,7 @@ def build(table: str, networks: Iterable[Network], published: Iterable[Published
     chains = "".join(_chain(network) for network in every) + (_relaying(relay_mark) if relay_mark else "")
     definition = _definition(table, chains)
     elements = "".join(_elements(table, network) for network in every)
-    return remove(table) + definition + elements + publish(table, published)
+    return remove(table) + definition + elements + publish(table, published) + open_links(table, opened)
 
 
 def remove(table: str) -> str:
@@ -189,6 +197,18 @@ def publish(table: str, published: Iterable[Published]) -> str:
 
 def withdraw(table: str, published: Iterable[Published]) -> str:
     return "".join(f"delete element inet {table} {_element(one)}\n" for one in published)
+
+
+def open_links(table: str, openings: Iterable[Opening]) -> str:
+    return "".join(f"add element inet {table} linked {{ {_key(one)} }}\n" for one in openings)
+
+
+def close_links(table: str, openings: Iterable[Opening]) -> str:
+    return "".join(f"delete element inet {table} linked {{ {_key(one)} }}\n" for one in openings)
+
+
+def _key(opening: Opening) -> str:
+    return f"{opening.source} . {opening.target} . {opening.port.protocol} . {opening.port.number}"
 
 
 def _chain_name(network: Network) -> str:
