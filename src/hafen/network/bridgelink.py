@@ -44,7 +44,12 @@ def _make(route: Rtnetlink, network: Network, owner: str, mtu: int) -> Link:
     mac = mac_of(gateway) if gateway else f"02:42:{bytes.fromhex(network.id[:8]).hex(':')}"
     # In one system call: nobody would know a bridge as ours whose maker was killed before it had its alias.
     alias = rtnetlink.set_alias(network.link, _alias(owner, network.id))
-    route.execute(rtnetlink.new_bridge(network.link, mac, mtu), alias)
+    try:
+        route.execute(rtnetlink.new_bridge(network.link, mac, mtu), alias)
+    except OSError as error:
+        if error.errno == errno.EEXIST:  # the administrator was faster, and the alias is on his
+            route.execute(rtnetlink.set_alias(network.link, ""))
+        raise
     with ExitStack() as undo:
         undo.callback(discard, route, network.link)
         made = route.link(network.link)

@@ -1,5 +1,7 @@
 """Networks on a bridge that the administrator made: it is used, and never taken away."""
 
+import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,11 @@ from hafen.engine import netdefaults
 from hafen.engine.netdefaults import NetworkDefaults
 from hafen.errors import System
 from hafen.kernel.nftables import Nftables
+from hafen.kernel.rtnetlink import Link, Rtnetlink
 from hafen.network import bridgelink
 from hafen.network.bridge import BridgeDriver
 from hafen.network.driver import Network, Subnet
+from tests.harness.engine import EngineProcess
 from tests.harness.netns import Netns, World
 from tests.harness.networks import NetworkEngine, create
 
@@ -136,6 +140,18 @@ def test_failure_leaves_it(world: World, lan: Netns) -> None:
     driver.close()
 
 
+def test_administrator_who_makes_it_at_the_same_moment(world: World, lan: Netns) -> None:
+    class JustBefore(Rtnetlink):
+        def link(self, name: str) -> Link | None:
+            return None
+
+    with JustBefore() as route, pytest.raises(FileExistsError):
+        bridgelink.set_up(route, GIVEN, "hafen", 1500)
+    bridge = world.host.route.link("br0")
+    assert bridge is not None
+    assert not bridgelink.is_ours(bridge, "hafen")
+
+
 def test_other_engines_bridges_are_theirs(world: World) -> None:
     mine, theirs = BridgeDriver(), BridgeDriver(table="hafen-other")
     networks = [Network(c * 64, c, f"hf-{c * 12}", (Subnet(f"172.2{c}.0.0/16", f"172.2{c}.0.1"),)) for c in "12"]
@@ -148,3 +164,16 @@ def test_other_engines_bridges_are_theirs(world: World) -> None:
     again.close()
     assert world.links() >= {networks[1].link}
     assert networks[0].link not in world.links()
+
+
+def test_engine_that_is_told_of_it(world: World, lan: Netns) -> None:
+    before = shape(world)
+    with (
+        tempfile.TemporaryDirectory(prefix="hafen-given-") as folder,
+        EngineProcess(Path(folder) / "e", "--bridge", "br0", "--fixed-cidr", "10.88.0.128/25") as engine,
+    ):
+        (config,) = json.loads(engine.docker("network", "inspect", "-f", "{{json .IPAM.Config}}", "bridge").stdout)
+        assert config == {"Subnet": "10.88.0.0/24", "IPRange": "10.88.0.128/25", "Gateway": "10.88.0.1"}
+        engine.kill()
+        assert shape(world) == before
+    assert shape(world) == before
