@@ -109,6 +109,35 @@ class SnapshotterSuite:
             assert (root / "bin").stat().st_mode & 0o7777 == 0o750
         assert self.changes(snapshots, "c") == []
 
+    def test_what_is_placed_is_there_where_nothing_was(self, snapshots: Snapshotter, base: str) -> None:
+        snapshots.prepare("c", base)
+        tree = snapshots.tree("c")
+        for path, link in (
+            ("bin/mark", ""), ("etc/mtab", "/proc/mounts"), ("mark", ""),
+            ("etc/passwd", ""), ("etc/link", "/elsewhere"), ("etc/link/x", ""), ("etc/passwd/x", ""), ("none/x", ""),
+        ):  # fmt: skip
+            tree.place(path, link)
+        with Root(snapshots, "c") as root:
+            status = (root / "bin").stat()
+            assert (status.st_mode & 0o7777, status.st_uid) == (0o750, 3)
+            assert (root / "etc/passwd").read_text() == "root\n"
+            assert (root / "mark").stat().st_mode == stat.S_IFREG | 0o755
+            assert os.readlink(root / "etc/mtab") == "/proc/mounts"
+        added = [line for line in self.changes(snapshots, "c") if line[0] == "A"]
+        assert added == ["A /bin/mark", "A /etc/mtab", "A /mark"]
+
+    def test_what_a_layer_hides_is_not_there_for_what_is_placed(
+        self, snapshots: Snapshotter, database: Database, base: str
+    ) -> None:
+        add_layer(snapshots, database, tar((Entry("old/.wh.a"), b""), (Entry(".wh.bin"), b"")), "top", base)
+        snapshots.prepare("c", "top")
+        tree = snapshots.tree("c")
+        tree.place("old/a")
+        tree.place("bin/x")
+        with Root(snapshots, "c") as root:
+            assert (root / "old/a").read_bytes() == b""
+            assert not (root / "bin").exists()
+
     def test_containers_do_not_see_each_other_nor_change_their_image(self, snapshots: Snapshotter, base: str) -> None:
         for key in ("c", "d"):
             snapshots.prepare(key, base)

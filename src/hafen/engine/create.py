@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig, limits, links, logconfig, specgen
+from hafen.engine import copyup, guests, hostconfig, limits, links, logconfig, specgen, targets
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
@@ -233,6 +233,7 @@ class Creator:
                         made.append(volume)
             for key, parent in self._snapshots(record):
                 self.snapshotter.prepare(key, parent)
+            targets.place(self.snapshotter.tree(record.id))
             self.containers.insert(record)
 
     def _snapshots(self, record: Record) -> Iterator[tuple[str, str | None]]:

@@ -1,4 +1,4 @@
-"""Files and directories that a start makes in a container's root so that Hafen can mount there; pure.
+"""Files and directories that Hafen makes in a container's root, most of them to mount there.
 
 Docker keeps them in a layer of their own below the container's, so that neither `diff` nor `commit` sees them. Here
 they are in the container's layer, and left out where its changes are told.
@@ -10,12 +10,23 @@ import posixpath
 from collections.abc import Iterable
 from itertools import zip_longest
 
-from hafen.storage.snapshot import Change, ChangeKind
+from hafen.storage.snapshot import Change, ChangeKind, Tree
 
-TARGETS = frozenset(
-    ("/dev", "/proc", "/sys", "/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
-)
+MARK = ".dockerenv"  # by which programs know that they are in a container
+_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+_MTAB = "etc/mtab"  # where getmntent(3)'s callers look, Java's among them
+
+TARGETS = frozenset(("/dev", "/proc", "/sys", "/etc", "/sbin/docker-init")) | {
+    f"/{path}" for path in (MARK, _MTAB, *_FILES)
+}
 _PARENTS = frozenset(posixpath.dirname(target) for target in TARGETS)
+
+
+def place(tree: Tree) -> None:
+    """Into a new container's root, before volumes are filled from it, whose /etc is to have them too. OSError."""
+    for path in (MARK, *_FILES):
+        tree.place(path)
+    tree.place(_MTAB, "/proc/mounts")
 
 
 def without_targets(changes: Iterable[Change]) -> list[Change]:

@@ -89,6 +89,26 @@ def visible(lower: Sequence[str], name: str) -> tuple[os.stat_result | None, lis
     return found, merged
 
 
+def place(upper: str, lower: Sequence[str], path: str, link: str) -> None:
+    """`snapshot.Tree.place` in a directory that lies over others (top first), and has at most their directories."""
+    parent, _, name = path.rpartition("/")
+    layers = list(lower)
+    if parent:
+        status, layers = visible(lower, parent)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return
+        if _lstat(f"{upper}/{parent}") is None:  # it shows in place of those below it
+            os.mkdir(f"{upper}/{parent}")
+            os.chown(f"{upper}/{parent}", status.st_uid, status.st_gid)
+            os.chmod(f"{upper}/{parent}", stat.S_IMODE(status.st_mode))
+    if visible(layers, name)[0] is not None:
+        return
+    if link:
+        os.symlink(link, f"{upper}/{path}")
+    else:
+        os.close(os.open(f"{upper}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+
+
 def merged_names(lower: Sequence[str]) -> set[str]:
     """Names in the merged view of directories, top first."""
     names: set[str] = set()

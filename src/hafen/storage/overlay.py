@@ -219,5 +219,8 @@ class OverlayTree:
                 ) from error
             raise
 
+    def place(self, path: str, link: str = "") -> None:
+        merge.place(self.upper, self.lower, path, link)
+
     def changes(self) -> Iterator[Change]:
         return merge.changes(self.upper, self.lower)

@@ -161,6 +161,10 @@ class Tree(Protocol):
     def open_root(self, *, readonly: bool = True) -> int:
         """A directory descriptor of the merged tree, mounted nowhere; the caller closes it."""
 
+    def place(self, path: str, link: str = "") -> None:
+        """An empty file, or a symbolic link to `link`, at "name" or "directory/name", where nothing is there yet and
+        the directory is one. For a snapshot that is new: nothing is mounted for it. OSError."""
+
 
 def shown_driver(name: str) -> str:
     """Docker's name of a snapshotter, which clients compare."""

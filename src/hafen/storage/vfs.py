@@ -145,6 +145,9 @@ class VfsTree:
             mount.mount_setattr(descriptor, set=consts.MOUNT_ATTR_RDONLY)
         return descriptor
 
+    def place(self, path: str, link: str = "") -> None:
+        merge.place(self.own, (self.own,), path, link)
+
     def changes(self) -> Iterator[Change]:
         root = os.open(self.own, consts.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
