@@ -97,7 +97,7 @@ def place(upper: str, lower: Sequence[str], path: str, link: str) -> None:
         status, layers = visible(lower, parent)
         if status is None or not stat.S_ISDIR(status.st_mode):
             return
-        if _lstat(f"{upper}/{parent}") is None:  # it shows in place of those below it
+        if lstat(f"{upper}/{parent}") is None:  # it shows in place of those below it
             os.mkdir(f"{upper}/{parent}")
             os.chown(f"{upper}/{parent}", status.st_uid, status.st_gid)
             os.chmod(f"{upper}/{parent}", stat.S_IMODE(status.st_mode))
