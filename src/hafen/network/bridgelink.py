@@ -64,7 +64,7 @@ def _configure(route: Rtnetlink, network: Network, bridge: Link, *, ours: bool) 
     present = {(a.ip, a.prefix) for a in route.addresses() if a.ifindex == bridge.ifindex}
     requests = []
     if ours:
-        _ignore_routers(network.link)  # also where an engine was killed before it came to this
+        _prepare_ipv6(network.link)  # also where an engine was killed before it came to this
     if ours and not bridge.is_up and not any(":" in subnet.network for subnet in network.subnets):
         requests.append(rtnetlink.no_link_local(bridge.ifindex))
     if not bridge.is_up:
@@ -103,10 +103,13 @@ def _route_loopback(name: str, value: str) -> None:
     _write(f"ipv4/conf/{name}/route_localnet", value)
 
 
-def _ignore_routers(name: str) -> None:
-    """Or a container could make itself the host's way out by router advertisements (CVE-2020-13401)."""
+def _prepare_ipv6(name: str) -> None:
+    """Before the bridge comes up. It heeds no router advertisements, or a container could make itself the host's way
+    out (CVE-2020-13401). It looks for no duplicates of its own address: until the kernel has done so, which takes a
+    second or two, it asks for no neighbour, and the first who come from outside wait."""
     with suppress(FileNotFoundError):  # a host without IPv6
         _write(f"ipv6/conf/{name}/accept_ra", "0")
+        _write(f"ipv6/conf/{name}/accept_dad", "0")
 
 
 def _write(setting: str, value: str) -> None:

@@ -194,6 +194,14 @@ def test_containers_are_no_routers_of_the_host(world: World, driver: BridgeDrive
     assert world.host.run("ip", "-6", "route", "show", "default").stdout == ""
 
 
+def test_ipv6_works_at_once(world: World, driver: BridgeDriver) -> None:
+    """While an address is tentative the host asks for no neighbour, and nobody comes through (RFC 4862, 5.4)."""
+    plugged(driver, world, DUAL, "172.21.0.2")
+    shown = world.host.run("ip", "-6", "addr", "show", "dev", DUAL.link).stdout
+    assert "fe80::" in shown
+    assert "tentative" not in shown
+
+
 def test_ports_that_are_taken(world: World, driver: BridgeDriver) -> None:
     plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80", "127.0.0.1:9000:80")
     refusal = (
