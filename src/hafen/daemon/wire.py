@@ -20,6 +20,7 @@ from hafen.engine.attach import Attacher
 from hafen.engine.cdi import Registry
 from hafen.engine.commit import Committer
 from hafen.engine.copy import Copier
+from hafen.engine.copyup import CopyUp
 from hafen.engine.create import Creator, new_id
 from hafen.engine.events import Events
 from hafen.engine.exec import Execs
@@ -272,7 +273,7 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     members = Members(containers, shims, paths)
     networks = _networks(config, kept, members)
     copies = volume_copies(kept)
-    mounting = Mounting(snapshots, volumes, paths, events)
+    copy_up, mounting = CopyUp(snapshots, volumes, paths.volumes), Mounting(snapshots, volumes, paths, events)
     logs = Logs(containers, paths, DRIVERS)
     remover = Remover(database, containers, snapshots, volumes, events, paths, logs, networks.follow_links)
     exits = Exits(containers, networks, mounting, remover, events, scope)
@@ -286,8 +287,8 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
     listing = Listing(containers, images, snapshots, volumes.source)
     services = Services(
         create=Creator(
-            database, containers, images, snapshots, volumes, networks, events, host, available, default_log, DRIVERS,
-            hierarchy.has,
+            database, containers, images, snapshots, volumes, copy_up, networks, events, host, available,
+            default_log, DRIVERS, hierarchy.has,
         ),
         start=starter,
         stop=Stopper(containers, starter, exits, events),
@@ -315,8 +316,8 @@ def _engine(config: DaemonConfig, kept: Stores, default_log: LogConfig) -> Engin
         fsck=Fsck(images.store, containers, volumes, paths, kept.registries),
     )  # fmt: skip
     recovery = Recovery(
-        containers, exec_rows, execs, health, snapshots, networks, mounting, volumes, copies, remover, starter,
-        exits, shims, images, hierarchy, paths, scope,
+        containers, exec_rows, execs, health, snapshots, networks, mounting, volumes, copies, copy_up,
+        remover, starter, exits, shims, images, hierarchy, paths, scope,
     )  # fmt: skip
     return Engine(
         services, recovery, shims, scope, exits, health, events, networks, volumes, snapshots, database, hierarchy,

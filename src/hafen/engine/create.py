@@ -11,19 +11,21 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hafen.engine import copyup, guests, hostconfig, limits, links, logconfig, specgen, targets
+from hafen.engine import guests, hostconfig, limits, links, logconfig, specgen, targets
+from hafen.engine.copyup import CopyUp
 from hafen.engine.events import Events
 from hafen.engine.hostfacts import TINI, HostFacts
 from hafen.engine.networks import Networks
 from hafen.engine.records import Container, Containers, Record
 from hafen.engine.volumerecords import Removal, VolumeRecord
 from hafen.engine.volumes import Volumes
-from hafen.errors import InvalidArgument, NotFound, System
+from hafen.errors import Conflict, InvalidArgument, NotFound, System
 from hafen.logs.driver import LogDriver
 from hafen.spec import mounts, names
 from hafen.spec import platform as platforms
@@ -56,6 +58,7 @@ class Creator:
     images: Images
     snapshotter: Snapshotter
     volumes: Volumes
+    copy_up: CopyUp
     networks: Networks
     events: Events
     host: HostFacts
@@ -206,7 +209,7 @@ class Creator:
             raise
         container = self.containers.publish(record)
         try:
-            await copyup.fill(self.snapshotter.tree(record.id), record, self.volumes)
+            await self.copy_up.fill(record)
         except BaseException as error:
             with self.database.transaction():
                 for key in record.snapshots:
@@ -214,7 +217,8 @@ class Creator:
                 self.containers.delete(container)
             self.containers.forget(container)
             for volume in made:
-                await self.volumes.remove(volume.name, Removal(force=True, unprotected=True))
+                with suppress(Conflict):  # another container has come to use it
+                    await self.volumes.remove(volume.name, Removal(force=True, unprotected=True))
             if isinstance(error, OSError):
                 raise System(f"copying the image's content into a volume: {error}") from error
             raise

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hafen.engine import links, subpaths
+from hafen.engine.copyup import CopyUp
 from hafen.engine.exec import Execs
 from hafen.engine.execrecords import ExecRecords
 from hafen.engine.exits import Exits
@@ -59,6 +60,7 @@ class Recovery:
     mounting: Mounting
     volumes: Volumes
     copies: VolumeCopies
+    copy_up: CopyUp
     remover: Remover
     starter: Starter
     exits: Exits
@@ -83,6 +85,7 @@ class Recovery:
                 ended.append((container, self._last_exit(container)))
         await self.copies.recover()
         await self.volumes.recover(self._users_of_volumes())
+        await self.copy_up.recover(self.containers)
         await self._restore_networks()
         for container, exit in ended:
             self.exits.exited(container, exit)

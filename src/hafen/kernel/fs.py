@@ -247,6 +247,12 @@ def exchange(dirfd: int, one: str, other: str) -> None:
         raise oserror("renameat2", one)
 
 
+def rename_new(source: int, name: str, target: int) -> None:
+    """Move an entry from one directory to another; FileExistsError where the name is taken (RENAME_NOREPLACE)."""
+    if _renameat2(source, os.fsencode(name), target, os.fsencode(name), consts.RENAME_NOREPLACE) < 0:
+        raise oserror("renameat2", name)
+
+
 def duplicate(fd: int, lowest: int) -> int:
     """A close-on-exec copy of `fd` with the first free number from `lowest` on."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)

@@ -217,7 +217,7 @@ class Extractor:
     def _displace(self, parent: int, path: str, base: str, mode: int) -> None:
         self._forget(path)
         if self._recorder is None or self._kept is None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            _remove_tree(parent, base)
+            remove_tree(parent, base)
             return
         os.makedirs(self._kept, 0o700, exist_ok=True)
         os.rename(base, f"{self._kept}/{self._kept_count}", src_dir_fd=parent)
@@ -400,7 +400,7 @@ def _set_xattr(descriptor: int, name: str, value: bytes) -> None:
             raise
 
 
-def _remove_tree(parent: int, base: str) -> None:
+def remove_tree(parent: int, base: str) -> None:
     """Remove a file or a directory with all below it, never following a link."""
     try:
         os.unlink(base, dir_fd=parent)
@@ -410,7 +410,7 @@ def _remove_tree(parent: int, base: str) -> None:
     descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         for name in os.listdir(descriptor):
-            _remove_tree(descriptor, name)
+            remove_tree(descriptor, name)
     finally:
         os.close(descriptor)
     os.rmdir(base, dir_fd=parent)

@@ -54,7 +54,7 @@ class _Copy:
                 found = os.open(name, _OBJECT, dir_fd=source)
                 undo.callback(os.close, found)
                 self._entry(found, target, name, f"{path}/{name}" if path else name)
-        _copy_attributes(source, target, os.fstat(source))
+        copy_attributes(source, target, os.fstat(source))
 
     def _entry(self, found: int, target: int, name: str, path: str) -> None:
         status = os.fstat(found)
@@ -94,7 +94,7 @@ def _copy_file(found: int, target: int, name: str, status: os.stat_result) -> No
             try:
                 if not fs.reflink(writing, reading):
                     _copy_content(reading, writing, status.st_size)
-                _copy_attributes(reading, writing, status)
+                copy_attributes(reading, writing, status)
             finally:
                 os.close(writing)
         finally:
@@ -120,10 +120,16 @@ def _copy_content(reading: int, writing: int, size: int) -> None:
     os.ftruncate(writing, size)
 
 
-def _copy_attributes(source: int, target: int, status: os.stat_result) -> None:
+def copy_attributes(source: int, target: int, status: os.stat_result) -> None:
+    """Owner, mode, xattrs and times; `status` is the source's. An xattr for which the target's file system (NFS, CIFS)
+    has no place is left out, as Docker does."""
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     for name, value in fs.xattrs(source).items():
         if not name.startswith("trusted.overlay."):
-            os.setxattr(target, name, value)
+            try:
+                os.setxattr(target, name, value)
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
