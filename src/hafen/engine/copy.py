@@ -8,6 +8,7 @@ their places. Paths are resolved by openat2(RESOLVE_IN_ROOT): no link leads out 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import posixpath
 import stat
@@ -43,6 +44,7 @@ _GO_KINDS = {
     stat.S_IFIFO: 1 << 25,
     stat.S_IFSOCK: 1 << 24,
 }
+_operations = itertools.count()  # each uses a stopped container's volumes for itself
 _MOST_LINKS = 255  # as Go's filepath.EvalSymlinks
 _GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 
@@ -222,11 +224,12 @@ class Copier:
     async def _volumes(self, record: Record, undo: AsyncExitStack | None) -> dict[str, str]:
         """Paths of its volumes by destination; mounted until `undo`, where one is given."""
         volumes, found = self.mounting.volumes, {}
+        user = f"copy {next(_operations)} of {record.id}"
         for point in record.mounts:
             if point.type == "volume" and not point.subpath:
                 path = volumes.source(point.name)
                 if undo is not None:
-                    mounted = volumes.mounts.mounted(volumes.get(point.name), f"copy {record.id}")
+                    mounted = volumes.mounts.mounted(volumes.get(point.name), user)
                     path = await undo.enter_async_context(mounted)
                 found[point.destination] = path
         return found

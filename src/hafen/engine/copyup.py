@@ -67,11 +67,11 @@ class CopyUp:
         try:
             await in_thread(_fill_mounted, tree, point, path)
         finally:
-            self._volumes.mounts.release(volume, record.id)
+            self._volumes.mounts.release(volume, f"fill {record.id}")
 
     async def _mount(self, volume: VolumeRecord, record: Record) -> str:
         try:
-            return await self._volumes.mounts.mount(volume, record.id)
+            return await self._volumes.mounts.mount(volume, f"fill {record.id}")
         except HafenError as error:
             source = self._volumes.mounts.mountpoint(volume)
             raise explained(error, f"failed to populate volume: error while mounting volume '{source}'") from error

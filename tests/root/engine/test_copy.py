@@ -11,6 +11,7 @@ import pytest
 
 from hafen.kernel import fs
 from tests.harness.engine import EngineProcess
+from tests.root.engine.conftest import wait_exists
 
 
 @pytest.fixture(params=["running", "stopped"])
@@ -174,3 +175,29 @@ def test_a_swapped_directory_leads_nowhere(engine: EngineProcess, name: str, tmp
     finally:
         engine.docker("rm", "-f", name)
         engine.docker("volume", "rm", name)
+
+
+def test_copies_of_one_stopped_container_share_its_volume(engine: EngineProcess, name: str) -> None:
+    """A tmpfs: what is in it goes when it is unmounted."""
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", name)
+    engine.docker("create", "--name", name, "--net", "none", "-v", f"{name}:/v", "busybox", "true")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for file in ("first", "last"):
+            member = tarfile.TarInfo(file)
+            member.size = 1 << 20
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    data = archive.getvalue()
+    command = ["docker", "cp", "-", f"{name}:/v"]
+    with subprocess.Popen(command, env=engine.environment, stdin=subprocess.PIPE) as copying:
+        assert copying.stdin
+        copying.stdin.write(data[: 3 << 19])  # the first file and half of the other
+        copying.stdin.flush()
+        wait_exists(engine.data / "volumes" / name / "_data/last")
+        for _ in range(2):
+            with tarfile.open(fileobj=io.BytesIO(engine_tar(engine, name, "/v"))) as tar:
+                assert "v/first" in tar.getnames()
+        copying.stdin.write(data[3 << 19 :])
+    assert copying.returncode == 0
+    engine.docker("rm", name)
+    engine.docker("volume", "rm", name)
