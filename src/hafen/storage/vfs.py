@@ -9,13 +9,13 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hafen.errors import NotImplemented
 from hafen.kernel import consts, fs, mount
 from hafen.spec.runtime_config import RootMount
-from hafen.storage import merge
-from hafen.storage.copytree import copy_attributes, copy_tree
+from hafen.storage import merge, treecopy
 from hafen.storage.directories import DirectorySnapshots
 from hafen.storage.overlay import describe_implied
 from hafen.storage.snapshot import Change, ChangeKind, Usage
@@ -47,7 +47,7 @@ class VfsSnapshotter(DirectorySnapshots):
         directory = f"{self._directory(number)}/fs"
         os.makedirs(directory)
         if parent is not None:
-            copy_tree(self._own(self._row(parent))[0], directory)
+            _copy(self._own(self._row(parent))[0], directory)
 
     def mounts(self, key: str) -> tuple[RootMount, ...]:
         row = self._row(key)
@@ -60,7 +60,7 @@ class VfsSnapshotter(DirectorySnapshots):
         describe_implied(directory, parents, implicit)
         whole = f"{os.path.dirname(directory)}/whole"
         os.mkdir(whole, 0o755)
-        copy_tree(parents[0], whole)
+        _copy(parents[0], whole)
         _lay_over(directory, whole)
         shutil.rmtree(directory)
         os.rename(whole, directory)
@@ -73,6 +73,20 @@ class VfsSnapshotter(DirectorySnapshots):
         row = self._row(key)
         below = None if row.parent is None else self._own(self._row(row.parent))[0]
         return VfsTree(self._own(row)[0], below)
+
+
+def _copy(source: str, target: str) -> None:
+    with _opened(source) as reading, _opened(target) as writing:
+        treecopy.copy(reading, writing)
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _plain(directory: str) -> None:
@@ -108,7 +122,8 @@ def _lay_over(layer: str, whole: str) -> None:
             else:
                 _remove(below)
                 os.rename(entry.path, below)
-    copy_attributes(layer, whole, status)
+    with _opened(layer) as source, _opened(whole) as target:
+        treecopy.copy_attributes(source, target, status)
 
 
 def _mode(path: str) -> int:
