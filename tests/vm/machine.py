@@ -28,7 +28,7 @@ QEMU = "qemu-system-x86_64"
 
 # Programs that tests start, besides busybox's.
 TOOLS = ("bash", "tar", "ip", "nft", "mount", "umount", "unshare", "nsenter", "setpriv", "tini", "runc", "crun",
-         "mke2fs")  # fmt: skip
+         "mke2fs", "smbd", "smbpasswd")  # fmt: skip
 LIBRARIES = ("libseccomp.so.2", "libnftables.so.1", "libgcc_s.so.1")
 # Of the environment, everything but what no test imports.
 NOT_IN_SITE_PACKAGES = re.compile(r"pip|setuptools|pkg_resources|mypy|ruff|grimp|importlinter|.*__mypyc|rich")
@@ -44,7 +44,7 @@ NOT_IN_STDLIB = {
     "turtledemo",
 }
 BOOT_MODULES = ("virtio_pci", "virtio_blk")
-MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/quota", "fs/erofs", "fs/nfs", "fs/nfs_common", "fs/lockd",
+MODULE_FOLDERS = ("fs/overlayfs", "fs/fuse", "fs/quota", "fs/erofs", "fs/nfs", "fs/nfs_common", "fs/nfsd", "fs/lockd",
                   "fs/netfs", "fs/fscache", "fs/smb", "fs/nls", "drivers/virtio", "drivers/block", "drivers/net", "net",
                   "lib", "crypto", "block")  # fmt: skip
 KERNEL_COMMAND_LINE = (

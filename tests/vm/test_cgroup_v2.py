@@ -9,7 +9,7 @@ from tests.vm.machine import ROOT, Machine, Unavailable
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 FOLDERS = ("tests/root/kernel", "tests/root/runtime")
-FILES = "tests/root/storage/test_volumequota.py tests/root/storage/test_volumemount.py"
+FILES = " ".join(f"tests/root/storage/test_{name}.py" for name in ("volumequota", "volumemount", "fileservers"))
 PROBE = 'test "$(cat /sys/fs/cgroup/cgroup.controllers)" && ! grep -q "cgroup cgroup " /proc/mounts'
 
 
@@ -20,9 +20,10 @@ def test_root_tests_pass_on_cgroup_v2() -> None:
     except Unavailable as reason:
         pytest.skip(str(reason))
     folders = " ".join(folder for folder in FOLDERS if any((ROOT / folder).glob("test_*.py")))
-    options = "-q -p no:cacheprovider -m root --tb=short --durations=10"
+    options = "-q -p no:cacheprovider -m root --tb=short --durations=10 -rs"
     pytest_command = f".venv/bin/python -m pytest {options} {folders} {FILES}"
     status, output = machine.run(f"{PROBE} && {pytest_command}", seconds=600)
     print(output)
     assert status == 0, output
     assert re.search(r"\d+ passed", output)
+    assert "file servers are the whole machine's" not in output, "what this machine is for was skipped"

@@ -1,7 +1,7 @@
 """Network file systems as local volumes: the request reaches the kernel's client where there is one.
 
-No server can run here. A port that nobody listens on shows that the kernel understood device, address and options, and
-went to look for the server; where the kernel has no such client it says so. The VM's kernel has both.
+`test_fileservers.py` has servers, in the VM. Here a port that nobody listens on shows that the kernel understood
+device, address and options, and went to look for the server; where the kernel has no such client it says so.
 """
 
 import shutil
