@@ -33,6 +33,7 @@ from hafen.spec.reference import Reference
 from hafen.spec.wire.image import Descriptor
 
 ATTEMPTS = 6
+_MIRROR_ATTEMPTS = 2  # to go on where a mirror's line broke: there is another place to ask
 _SMALL = 8 << 20
 _TRIES = 3  # of a configuration that arrives damaged
 _LONGEST = 60.0  # seconds that a Retry-After is obeyed for
@@ -67,6 +68,8 @@ class Repository:
         self.transport = transport
         self.name = name
         self._candidates = candidates
+        self._settled = False  # which endpoint has the name at all
+        self._gave: dict[str, set[Endpoint]] = {}  # by the digest of a blob
         self.scope = (f"repository:{name.path}:{actions}",)
 
     @property
@@ -78,20 +81,21 @@ class Repository:
         return f"{(endpoint or self.endpoint).base}/{self.name.path}/{rest}"
 
     async def manifest(self, reference: str) -> ManifestData:
-        """By tag or digest, from the first endpoint that has it. NotFound, Corrupt, InvalidArgument (schema 1)."""
-        failed: HafenError | None = None
-        for place, endpoint in enumerate(self._candidates):
+        """By tag or digest, from the first endpoint that has it; a mirror is asked once. A mirror that lacks the first
+        one is not asked any more. NotFound, Corrupt, InvalidArgument (schema 1)."""
+        *mirrors, last = self._candidates
+        for place, endpoint in enumerate(mirrors):
             try:
-                found = await persistent(partial(self._manifest, endpoint, reference))
-            except (NotFound, Unavailable, System, Unauthorized) as error:
-                failed = error
-                if not endpoint.mirror:
-                    break
+                found = await self._manifest(endpoint, reference)
+            except (NotFound, Unavailable, System, Unauthorized, Corrupt):
                 continue
-            self._candidates = self._candidates[place:]
-            return found
-        assert failed is not None
-        raise failed
+            return self._settle(place, found)
+        return self._settle(len(mirrors), await persistent(partial(self._manifest, last, reference)))
+
+    def _settle(self, place: int, found: ManifestData) -> ManifestData:
+        if not self._settled:
+            self._candidates, self._settled = self._candidates[place:], True
+        return found
 
     async def digest(self, reference: str) -> Digest | None:
         """What a tag means now, by a HEAD that is not repeated; None where the registry does not say. NotFound; and
@@ -164,13 +168,21 @@ class Repository:
                     data += piece
             if digests.of(data, digests.algorithm_of(Digest(descriptor.digest))) == descriptor.digest:
                 return data
+            self.distrust(descriptor.digest)
         raise Corrupt(f"image config verification failed for digest {descriptor.digest}")
+
+    def distrust(self, digest: str) -> None:
+        """A blob was not what its digest says: mirrors that gave a part of it are not asked any more."""
+        gave = self._gave.pop(digest, set())
+        trusted = [one for one in self._candidates if not one.mirror or one not in gave]
+        self._candidates = trusted or self._candidates
 
     async def blob(self, descriptor: Descriptor, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """A blob from `offset`, resumed where the connection breaks; nothing is verified but its length."""
         attempt = 0
         places = list(self._candidates)
         while offset < descriptor.size:
+            self._gave.setdefault(descriptor.digest, set()).add(places[0])
             try:
                 async with aclosing(self._range(places[0], descriptor, offset)) as pieces:
                     async for piece in pieces:
@@ -179,18 +191,19 @@ class Repository:
                         yield piece
                 if offset < descriptor.size:
                     raise Unavailable(f"blob {descriptor.digest}: unexpected EOF")
-            except (NotFound, System) as error:
-                if not places[0].mirror:
+            except (NotFound, System, Corrupt):
+                if len(places) == 1:
                     raise
-                del error, places[0]
+                del places[0]
             except Unavailable as error:
                 attempt += 1
-                if attempt >= ATTEMPTS:
-                    if not places[0].mirror:
-                        raise
+                if len(places) > 1 and (isinstance(error, _Again) or attempt >= _MIRROR_ATTEMPTS):
                     del places[0]
                     attempt = 0
-                await pause(attempt, error)
+                elif attempt >= ATTEMPTS:
+                    raise
+                else:
+                    await pause(attempt, error)
 
     async def _range(self, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
@@ -333,8 +346,9 @@ async def reachable(transport: Transport, candidates: list[Endpoint]) -> list[En
     found: list[Endpoint] = []
     failed: HafenError | None = None
     for endpoint in candidates:
+        ask = partial(_ping, transport, endpoint)
         try:
-            await persistent(partial(_ping, transport, endpoint))
+            await (ask() if endpoint.mirror else persistent(ask))
         except (Unavailable, System, NotFound) as error:
             failed = error
             continue

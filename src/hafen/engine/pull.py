@@ -336,6 +336,7 @@ class _ImagePull:
                     raise
             if staged is not None:
                 return staged
+            self._source.distrust(layer.digest)
             await asyncio.sleep(0.1)
         raise Corrupt(f"filesystem layer verification failed for digest {layer.digest}")
 
