@@ -128,8 +128,9 @@ class Transport:
 
     async def _plain(self, method: str, url: str, headers: Mapping[str, str], form: bytes | None) -> tuple[int, bytes]:
         """A request to a token service: its status and body."""
-        verify = not insecure(urlsplit(url).netloc, self._rules)
-        response = await self._send(method, url, CIMultiDict(headers), form, Endpoint(_origin(url), verify))
+        endpoint = Endpoint(_origin(url), not insecure(urlsplit(url).netloc, self._rules))
+        target = Target(method, url, headers=headers, body=form, follow=method == "GET")
+        response = await self._follow(endpoint, target, headers.get("Authorization"))
         try:
             return response.status, await read(response, MANIFEST_LIMIT)
         finally:

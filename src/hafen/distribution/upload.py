@@ -11,9 +11,12 @@ from functools import partial
 from urllib.parse import quote, urlsplit
 
 from hafen.distribution.repository import ATTEMPTS, Repository, check_passing, pause, persistent
-from hafen.distribution.transport import Response, Target, refusal, resolved
+from hafen.distribution.transport import Refusal, Response, Target, refusal, resolved
 from hafen.errors import Corrupt, Forbidden, HafenError, System, Unauthorized, Unavailable
 from hafen.spec.digest import Digest
+
+# What beginning anew can help against: a session that is gone, bytes that were spoilt on their way.
+_LOST = ("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID")
 
 Open = Callable[[int], AsyncIterator[bytes]]
 """A blob's bytes from an offset, anew at each call."""
@@ -87,12 +90,8 @@ class Uploader:
                 location = await self._send(blob, location, offset, sent)
                 await self._finish(blob, location)
                 return
-            except _Gone:
-                location = ""
-                attempt += 1
-                if attempt >= ATTEMPTS:
-                    raise
             except Unavailable as error:
+                location = "" if isinstance(error, _Gone) else location
                 attempt += 1
                 if attempt >= ATTEMPTS:
                     raise
@@ -145,8 +144,9 @@ class Uploader:
         target = self._target("PUT", f"{location}{separator}digest={quote(blob.digest)}", headers=headers, body=b"")
         async with self._repository.transport.request(self._repository.endpoint, target) as response:
             if response.status not in (201, 204):
-                error = await _refused(response, target)
-                raise _Gone(error.message) if response.status in (400, 404) else error
+                check_passing(response, target)
+                found = await refusal(response)
+                raise _Gone(found.text) if found.status == 404 or found.code in _LOST else _error(found)
 
     async def manifest(self, reference: str, media_type: str, data: bytes) -> None:
         """Name it by a tag or its digest."""
@@ -191,5 +191,8 @@ async def _refused(response: Response, target: Target) -> HafenError:
         }
         if response.status in words:
             return Forbidden(words[response.status])
-    found = await refusal(response)
+    return _error(await refusal(response))
+
+
+def _error(found: Refusal) -> HafenError:
     return Forbidden(found.text) if found.status in (401, 403) else System(found.text)

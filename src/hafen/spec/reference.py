@@ -143,27 +143,30 @@ def matches(pattern: str, candidate: Reference) -> bool:
 
 
 def _glob(pattern: str) -> "re.Pattern[str]":
-    out = []
+    chunks = [""]  # what stands between the stars
     index = 0
     while index < len(pattern):
         char = pattern[index]
         index += 1
         if char == "*":
-            out.append("[^/]*")
+            chunks.append("")
         elif char == "?":
-            out.append("[^/]")
+            chunks[-1] += "[^/]"
         elif char == "\\" and index < len(pattern):
-            out.append(re.escape(pattern[index]))
+            chunks[-1] += re.escape(pattern[index])
             index += 1
         elif char == "[" and (end := pattern.find("]", index + 1)) > 0:
             body = pattern[index:end].replace("\\", "\\\\")
-            out.append(f"[{body}]")
+            chunks[-1] += f"[{body}]"
             index = end + 1
         elif char == "[":
             raise System("syntax error in pattern")
         else:
-            out.append(re.escape(char))
+            chunks[-1] += re.escape(char)
+    # As in Go, a star takes as little as it can, once and for all: a stranger's pattern may have a thousand of them.
+    first, *middle = chunks
+    last = f"[^/]*{middle.pop()}" if middle else ""
     try:
-        return re.compile("".join(out))
+        return re.compile(first + "".join(f"(?>[^/]*?{chunk})" for chunk in middle if chunk) + last)
     except re.error as error:
         raise System("syntax error in pattern") from error

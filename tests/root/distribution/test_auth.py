@@ -53,8 +53,9 @@ def test_login_push_pull_logout(engine: EngineProcess, private: Registry, comman
 class Tokens:
     """A token service that knows joe; each token is good for `uses` requests."""
 
-    def __init__(self, uses: int) -> None:
+    def __init__(self, uses: int, anonymous: bool = False) -> None:
         self.uses = uses
+        self.known: list[bool] = []
         self.left: dict[str, int] = {}
         self.asked: list[dict[str, list[str]]] = []
         service = self
@@ -62,7 +63,10 @@ class Tokens:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 service.asked.append(parse_qs(urlsplit(self.path).query))
-                self._answer(self.headers.get("Authorization") == "Basic " + base64.b64encode(b"joe:secret").decode())
+                service.known.append(
+                    self.headers.get("Authorization") == "Basic " + base64.b64encode(b"joe:secret").decode()
+                )
+                self._answer(anonymous or service.known[-1])
 
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -124,6 +128,33 @@ def test_tokens_and_their_end(engine: EngineProcess, registry: Registry) -> None
         engine.docker("logout", proxy.host)
         refused = engine.docker("pull", f"{proxy.host}/tokens", check=False)
         assert "unauthorized" in refused.stderr
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["beside", "to another host"])
+def test_a_token_service_that_has_moved(engine: EngineProcess, registry: Registry, away: bool) -> None:
+    """It is followed; a password goes nowhere else along with it."""
+    publish(registry, "moved-tokens", "latest", [layer({"a": b"1"})])
+    with Tokens(99, anonymous=away).serving() as tokens:
+        host = urlsplit(tokens.realm).netloc
+        elsewhere = f"http://localhost:{host.partition(':')[2]}" if away else ""
+
+        def moved(exchange: Exchange) -> None:
+            place = urlsplit(exchange.path)
+            if place.path == "/token":
+                exchange.status, exchange.body = 302, b""
+                exchange.headers = [("Location", f"{elsewhere}/moved?{place.query}")]
+
+        with Proxy(host, moved) as front, Proxy(registry.host, tokens.guard) as proxy:
+            tokens.realm = f"http://{front.host}/token"
+            (engine.base / "config.json").write_text(
+                json.dumps({"auths": {proxy.host: {"auth": base64.b64encode(b"joe:secret").decode()}}})
+            )
+            engine.docker("pull", "-q", f"{proxy.host}/moved-tokens")
+            assert [one.request_headers.get("Authorization", "")[:6] for one in front.seen[:1]] == ["Basic "]
+            # each request that the front has seen it has also passed on; the last one came by the redirect
+            assert tokens.known[-1] is not away
+            engine.docker("rmi", f"{proxy.host}/moved-tokens")
+            (engine.base / "config.json").unlink()
 
 
 def test_an_authority_of_ones_own(engine: EngineProcess, folder: Path) -> None:

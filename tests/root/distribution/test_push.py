@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.harness.engine import EngineProcess
 from tests.harness.registry import RegistryProcess
 from tests.harness.upstream import OCI, Exchange, Proxy, Registry, layer, publish
@@ -137,3 +139,29 @@ def test_the_last_tag_of_a_repository_takes_its_digests_along(engine: EngineProc
     said = engine.docker("rmi", two).stdout.splitlines()
     assert [line.partition("@")[0] for line in said[:2]] == [f"Untagged: {two}", f"Untagged: {two[:-2]}"]
     assert said[2].startswith("Deleted: sha256:")
+
+
+@pytest.mark.parametrize(("code", "sent"), [("TOOBIG", 1), ("DIGEST_INVALID", 2)])
+def test_an_upload_that_is_refused_in_the_end(engine: EngineProcess, registry: Registry, code: str, sent: int) -> None:
+    """Sent again only where that can help."""
+    large: list[Exchange] = []
+
+    def before(exchange: Exchange) -> None:
+        if exchange.method == "PATCH" and len(exchange.request_body) > 40_000:
+            large.append(exchange)
+            if code == "DIGEST_INVALID" and len(large) == 1:
+                exchange.request_body = bytes(len(exchange.request_body))
+
+    def fault(exchange: Exchange) -> None:
+        if exchange.method == "PUT" and "/blobs/uploads/" in exchange.path and code == "TOOBIG":
+            error = {"code": code, "message": "it does not fit"}
+            exchange.status, exchange.body = 400, json.dumps({"errors": [error]}).encode()
+
+    with Proxy(registry.host, fault, before) as proxy:
+        name = f"{proxy.host}/refused-{code.lower().replace('_', '-')}"
+        engine.docker("import", "-", name, stdin=layer({"a": os.urandom(50_000)}))
+        pushed = engine.docker("push", name, check=False)
+        assert len(large) == sent
+        assert pushed.code == (1 if code == "TOOBIG" else 0)
+        assert ("toobig: it does not fit" in pushed.stderr) == (code == "TOOBIG")
+        engine.docker("rmi", name)

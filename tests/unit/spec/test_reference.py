@@ -136,3 +136,23 @@ def test_a_digest_names_its_bytes(data: bytes) -> None:
     hasher.update(data[:7])
     hasher.update(data[7:])
     assert digests.finish(hasher) == digests.of(data) == digests.parse(digests.of(data))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("*", "debian", True), ("deb*", "debian:12", True), ("*a*:1*", "debian:12", True), ("*/*", "a/b", True),
+        ("a*", "a/b", False), ("docker.io/*", "debian", False), ("*/*/debian:*", "debian:12", True),
+        ("a**c", "abc", True), ("*abc", "ababc", True), ("*ab*ab", "abab", True), ("*ab*ab", "abxx", False),
+        ("[a-c]*", "debian", False), ("d?b*[m-o]", "debian", True), ("\\*", "debian", False), ("", "debian", False),
+    ],
+)  # fmt: skip
+def test_patterns(pattern: str, name: str, expected: bool) -> None:
+    assert reference.matches(pattern, reference.parse(name).with_default_tag()) is expected
+
+
+def test_a_pattern_of_many_stars_takes_no_time() -> None:
+    name = reference.parse("a" * 200)
+    assert not reference.matches("*a" * 100 + "*b", name)
+    assert not reference.matches("*a" * 100 + "b", name)
+    assert reference.matches("*a" * 100, name)
