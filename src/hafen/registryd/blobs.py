@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from contextlib import suppress
-from typing import Final
+from typing import BinaryIO, Final
 
-from hafen.errors import HafenError
+from hafen.errors import HafenError, NotFound
 from hafen.http.message import Answer, FileReply, Reply
 from hafen.registryd.errors import (
     BlobUnknown,
@@ -32,20 +33,23 @@ _CHUNK_RANGE: Final = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?", re
 
 
 async def get(request: Request, parts: Parts) -> Answer:
+    """A blob whose file is lost, or is of another size, is not there: a client that is told so pushes it again."""
     digest = request.digest()
-    size = _size(request.name, digest, parts)
+    size = parts.rows.linked(request.name, digest)
     if size is None:
-        raise BlobUnknown(f"blob unknown to registry: {digest}")
+        raise _unknown(digest)
     headers: Headers = (
         ("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'), _FOREVER, ("Accept-Ranges", "bytes"),
     )  # fmt: skip
     if request.method == "HEAD":
+        if parts.blobs.size(digest) != size:
+            raise _unknown(digest)
         parts.collector.renew(request.name, digest)
         return Reply(200, b"", OCTETS, headers, length=size)
     if request.headers.get("if-none-match") == f'"{digest}"':
         return Reply(304, headers=headers)
     wanted = byte_range(request.headers.get("range", ""), size)
-    file = parts.blobs.open(digest)
+    file = _opened(digest, size, parts)
     if wanted is None:
         return FileReply(file, 0, size, OCTETS, headers)
     first, count = wanted
@@ -53,11 +57,19 @@ async def get(request: Request, parts: Parts) -> Answer:
     return FileReply(file, first, count, OCTETS, headers, status=206)
 
 
-def _size(name: str, digest: Digest, parts: Parts) -> int | None:
-    """Bytes of a blob that the repository has. One whose file has been lost, or is of another size, is not there: a
-    client that is told so pushes it again."""
-    size = parts.rows.linked(name, digest)
-    return size if size is not None and parts.blobs.size(digest) == size else None
+def _opened(digest: Digest, size: int, parts: Parts) -> BinaryIO:
+    try:
+        file = parts.blobs.open(digest)
+    except NotFound:
+        raise _unknown(digest) from None
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise _unknown(digest)
+    return file
+
+
+def _unknown(digest: Digest) -> BlobUnknown:
+    return BlobUnknown(f"blob unknown to registry: {digest}")
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
@@ -89,7 +101,7 @@ async def delete(request: Request, parts: Parts) -> Answer:
         raise Unsupported("deletion is switched off")
     digest = request.digest()
     if not parts.rows.unlink(request.name, digest):
-        raise BlobUnknown(f"blob unknown to registry: {digest}")
+        raise _unknown(digest)
     broken = warning(digest, parts.rows.needing(request.name, digest))
     return Reply(202, headers=(("Docker-Content-Digest", digest), *broken))
 
@@ -123,8 +135,8 @@ def _mount(request: Request, parts: Parts) -> Answer | None:
     source = request.first("from")
     holders = [source] if source else parts.rows.holders(digest)
     for holder in holders:
-        size = _size(holder, digest, parts)
-        if size is not None and parts.access.may(request.who, holder, "pull"):
+        size = parts.rows.linked(holder, digest)
+        if size is not None and parts.blobs.size(digest) == size and parts.access.may(request.who, holder, "pull"):
             parts.quotas.require(request.name, digest, size)
             parts.rows.link(request.name, digest, size)
             return _created(request, digest)

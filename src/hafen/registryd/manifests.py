@@ -34,16 +34,28 @@ Headers = tuple[tuple[str, str], ...]
 
 async def get(request: Request, parts: Parts) -> Answer:
     stored = parts.rows.manifest(request.name, parse_digest(request.rest) if ":" in request.rest else request.rest)
-    if stored is None or parts.blobs.size(stored.digest) != stored.size:  # lost, so that it is pushed again
-        raise ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
+    if stored is None:
+        raise _unknown(request)
     headers: Headers = (("Docker-Content-Digest", stored.digest), ("ETag", f'"{stored.digest}"'))
     if request.headers.get("if-none-match") == f'"{stored.digest}"':
         return Reply(304, headers=headers)
     if request.method == "HEAD":
+        if parts.blobs.size(stored.digest) != stored.size:
+            raise _unknown(request)
         if ":" in request.rest:
             parts.collector.renew(request.name, stored.digest)
         return Reply(200, b"", stored.media_type, headers, length=stored.size)
-    return Reply(200, parts.blobs.read(stored.digest), stored.media_type, headers)
+    try:
+        return Reply(200, parts.blobs.read(stored.digest), stored.media_type, headers)
+    except (NotFound, Corrupt):
+        if parts.blobs.size(stored.digest) != stored.size:
+            raise _unknown(request) from None
+        raise
+
+
+def _unknown(request: Request) -> ManifestUnknown:
+    """Also of what has been lost, so that clients push it again."""
+    return ManifestUnknown(f"manifest unknown: {request.name} has no {request.rest}")
 
 
 async def put(request: Request, parts: Parts) -> Answer:
