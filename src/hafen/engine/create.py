@@ -86,9 +86,9 @@ class Creator:
         wanted, discarded = limits.fit(hostconfig.complete(wanted, self.host), self.host.cgroup_version, self.has_limit)
         log = logconfig.completed(wanted.log_config, self.default_log, self.log_drivers)
         linked = links.requested(self.containers, wanted)
-        # Links are the record's, and follow renames.
-        wanted = msgspec.structs.replace(wanted, log_config=log, links=None)
         networks = self.networks.check_networks(wanted, request.networking_config, config)
+        # Links are the record's, and follow renames.
+        wanted = msgspec.structs.replace(wanted, log_config=log, links=None, **self._others_by_id(wanted))
         points = self._mount_points(config, wanted)
         container_id = new_id()
         if name:
@@ -138,6 +138,15 @@ class Creator:
             kind, _, ref = mode.partition(":")
             if kind == "container" and ref and self.containers.lookup(ref) is None:
                 raise InvalidArgument(f"No such container: {ref}")
+
+    def _others_by_id(self, wanted: HostConfig) -> dict[str, str]:
+        """The modes that name a container whose namespace is to be shared, with its id: names change."""
+        found = {}
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            kind, _, ref = str(getattr(wanted, field)).partition(":")
+            if kind == "container" and ref and (other := self.containers.lookup(ref)) is not None:
+                found[field] = f"container:{other.id}"
+        return found
 
     def _network_owner(self, wanted: HostConfig) -> Container | None:
         kind, _, ref = wanted.network_mode.partition(":")

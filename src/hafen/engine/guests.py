@@ -103,7 +103,15 @@ def requested(
     config: ContainerConfig, host_config: HostConfig, asked: Mapping[str, EndpointSettings | None] | None
 ) -> dict[str, EndpointSettings]:
     """The networks a new container asks to join, the one of its network mode first."""
-    if container_target(host_config) is not None or config.network_disabled:
+    if container_target(host_config) is not None:
+        places = [settings.ipam_config for settings in (asked or {}).values() if settings and settings.ipam_config]
+        if any(place.ipv4_address or place.ipv6_address for place in places):
+            raise InvalidArgument(
+                f"invalid config for network {host_config.network_mode}: invalid endpoint settings:\n"
+                "user specified IP address is supported on user defined networks only"
+            )
+        return {}
+    if config.network_disabled:
         return {}
     primary = mode(host_config)
     given = {name: settings or EndpointSettings() for name, settings in (asked or {}).items()}
@@ -146,15 +154,15 @@ def stopped(settings: EndpointSettings) -> EndpointSettings:
 
 def check_connect(host_config: HostConfig, joined: Iterable[str], network: str) -> None:
     """Whether a container may be connected to one more network; InvalidArgument with Docker's texts."""
-    names = [*joined, network]
-    if "host" in names or mode(host_config) == "host":
+    before, shares = list(joined), mode(host_config) == "host" or container_target(host_config) is not None
+    if network == "host" and not shares:
         raise InvalidArgument("container cannot be disconnected from host network or connected to host network")
-    if container_target(host_config) is not None:
+    if shares and network not in before:
         raise InvalidArgument(
             "container sharing network namespace with another container or host cannot be connected to any other "
             "network"
         )
-    if "none" in names:
+    if before and "none" in (*before, network):
         raise InvalidArgument(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )

@@ -152,7 +152,10 @@ def _check_namespaces(wanted: HostConfig, config: ContainerConfig) -> None:
         if config.hostname:
             raise InvalidArgument("conflicting options: hostname and the network mode")
         if wanted.links:
-            raise InvalidArgument("conflicting options: links and the container type network mode")
+            raise InvalidArgument(
+                "conflicting options: container type network can't be used with links. "
+                "This would result in undefined behavior"
+            )
         if wanted.dns:
             raise InvalidArgument("conflicting options: dns and the network mode")
         if wanted.extra_hosts:
