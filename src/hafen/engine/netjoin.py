@@ -11,11 +11,13 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from hafen.engine import guests, netoptions
-from hafen.engine.addresses import Addresses
+from hafen.engine.addresses import Addresses, Grant
 from hafen.engine.guests import Attached, Guest
 from hafen.engine.netdefaults import NetworkDefaults
 from hafen.engine.netnames import NameService, Namespaces
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from hafen.engine.records import Container
 
 VERSIONS = (4, 6)
+_REMEMBERED = 4096
 
 
 class Members(Namespaces, Protocol):
@@ -66,6 +69,8 @@ class Joins:
     names: NameService
     defaults: NetworkDefaults
     tell: Callable[..., None]
+    left: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """The addresses that a container had when it left a network, by their ids; those who left last."""
 
     async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
         """Connect a container that is about to start to every network it asks for, and write the files of its /etc
@@ -206,7 +211,7 @@ class Joins:
         sysctls = netoptions.endpoint_sysctls(settings.driver_opts, interface)
         names = tuple(guests.dns_names(guest, settings))
         links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
-        ip, ip6 = self.addresses.grant(record, settings)
+        ip, ip6 = self._grant(guest, record, settings)
         asked = settings.ipam_config or EndpointIpamConfig()
         endpoint_id = secrets.token_hex(32)
         mac = mac_of(ip[0]) if ip[0] else f"02:42:{bytes.fromhex(endpoint_id[:8]).hex(':')}"
@@ -244,6 +249,19 @@ class Joins:
                 raise
         return endpoint
 
+    def _grant(self, guest: Guest, record: NetworkRecord, settings: EndpointSettings) -> tuple[Grant, Grant]:
+        """What is asked, or what it had when it last was there: proxies and the like go on using the address of who
+        has restarted. The next ones where somebody else has taken it."""
+        asked = settings.ipam_config or EndpointIpamConfig()
+        ip, ip6 = self.left.pop((guest.id, record.id), ("", ""))
+        wanted = msgspec.structs.replace(
+            asked, ipv4_address=asked.ipv4_address or ip, ipv6_address=asked.ipv6_address or ip6
+        )
+        try:
+            return self.addresses.grant(record, msgspec.structs.replace(settings, ipam_config=wanted))
+        except Forbidden:
+            return self.addresses.grant(record, settings)
+
     def _interface(self, guest: Guest, record: NetworkRecord, settings: EndpointSettings) -> str:
         """The name that was asked for, or the next free one: eth0, eth1, ..."""
         prefix = record.options.get(netoptions.INTERFACE_PREFIX) or "eth"
@@ -257,6 +275,9 @@ class Joins:
             self.drivers[record.driver].withdraw(as_network(record), endpoint)
         finally:
             self.endpoints.drop(endpoint.container_id, record.id)
+            self.left[endpoint.container_id, record.id] = (endpoint.ip, endpoint.ip6)
+            while len(self.left) > _REMEMBERED:
+                del self.left[next(iter(self.left))]
             self.addresses.give_back(record, endpoint.ip, endpoint.ip6)
         self.tell("disconnect", record, container=endpoint.container_id)
         self.follow_links(record)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hafen.engine.guests import Guest
 from hafen.engine.netdefaults import AddressPool, NetworkDefaults
 from hafen.engine.start import guest_of
 from hafen.errors import Forbidden, InvalidArgument, NotFound, System
@@ -83,6 +84,24 @@ async def test_addresses_are_reused_late(engine: NetworkEngine) -> None:
     assert (await engine.attach(first)).networks["bridge"].ip_address == "172.17.0.2"
     engine.networks.release(first.id)
     assert (await engine.attach(engine.guest())).networks["bridge"].ip_address == "172.17.0.3"
+
+
+async def test_who_comes_back_has_its_address_again_unless_it_is_taken(engine: NetworkEngine) -> None:
+    await create(engine, "mine", ipam=Ipam(config=[IpamConfig(subnet="172.18.0.0/16")]))
+
+    async def attached(guest: Guest) -> str:
+        return (await engine.attach(guest)).networks["mine"].ip_address
+
+    guest = engine.guest(mode="mine")
+    had = await attached(guest)
+    engine.networks.release(guest.id)
+    assert await attached(engine.guest(mode="mine")) != had
+    assert await attached(guest) == had
+    engine.networks.release(guest.id)
+    asked = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address=had))
+    networking = NetworkingConfig(endpoints_config={"mine": asked})
+    assert await attached(engine.guest(mode="mine", networking=networking)) == had
+    assert await attached(guest) not in ("", had)
 
 
 async def test_no_network_and_the_hosts(engine: NetworkEngine) -> None:
