@@ -81,7 +81,7 @@ def test_what_is_told_is_on_disk(engine: EngineProcess, registry: Registry) -> N
     (container,) = usage["Containers"]
     (upper,) = [path.parent for path in (engine.data / "snapshots/overlay").glob("*/work")]
     least, most = du(upper / "fs")
-    assert least <= container["SizeRw"] <= most
+    assert least - 4096 <= container["SizeRw"] <= most  # links do not count, /etc/mtab for one
     assert container["SizeRw"] >= 2 << 20
     (volume,) = usage["Volumes"]
     least, most = du(engine.data / "volumes/df/_data")
