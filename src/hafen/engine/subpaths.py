@@ -13,7 +13,7 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from hafen.errors import InvalidArgument, NotFound
+from hafen.errors import HafenError, InvalidArgument, NotFound, System
 from hafen.kernel import consts, fs, mount
 
 _numbers = itertools.count()
@@ -21,15 +21,12 @@ _numbers = itertools.count()
 
 def hold(directory: str, subpath: str, places: str, held: ExitStack) -> str:
     """The path, until `held` is closed, of a directory or file inside a volume that no link can lead out of. `places`:
-    the directory of such mounts. NotFound and InvalidArgument, with Docker's text."""
+    the directory of such mounts. Errors: Docker's."""
     root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = fs.open_in_root(root, subpath)
+        found = fs.openat2(root, subpath, consts.O_PATH, resolve=consts.RESOLVE_BENEATH | consts.RESOLVE_NO_MAGICLINKS)
     except OSError as error:
-        path = os.path.join(directory, subpath)
-        reason = os.strerror(error.errno or 0).lower()
-        kind = NotFound if error.errno == errno.ENOENT else InvalidArgument
-        raise kind(f"cannot access path {path}: lstat {path}: {reason}") from error
+        raise _explained(error, directory, subpath) from error
     finally:
         os.close(root)
     with ExitStack() as opened:
@@ -47,6 +44,19 @@ def hold(directory: str, subpath: str, places: str, held: ExitStack) -> str:
         opened.callback(os.close, target)
         mount.attach(tree, target)
     return place
+
+
+def _explained(error: OSError, directory: str, subpath: str) -> HafenError:
+    """With the texts of moby's safepath."""
+    path = os.path.join(directory, subpath)
+    reason = os.strerror(error.errno or 0).lower()
+    if error.errno == errno.EXDEV:
+        return InvalidArgument(f"path concatenation escapes the base directory, base: {directory}, subpath: {subpath}")
+    if error.errno == errno.ENOENT:
+        return NotFound(f"cannot access path {path}: lstat {path}: {reason}")
+    if error.errno == errno.ELOOP:
+        reason = "EvalSymlinks: too many links"
+    return System(f'error while resolving symlinks in combined path "{path}": {reason}')
 
 
 def sweep(places: str) -> None:

@@ -75,6 +75,24 @@ def test_a_kill_while_a_volume_is_filled(engine: EngineProcess, many: str, volum
     assert not place.exists()
 
 
+def test_a_kill_while_files_are_moved_into_their_place(engine: EngineProcess, volume: str) -> None:
+    engine.kill()
+    data, place = engine.data / "volumes" / volume / "_data", engine.data / "volumes" / ".filling" / volume
+    (place / "done/rest").mkdir(parents=True)
+    (place / "done/rest/file").write_text("of the image")
+    (place / "done/taken").write_text("of the image")
+    (place / "done").chmod(0o1770)
+    (place / "into").symlink_to(".")
+    (data / "first").write_text("of the image")
+    (data / "taken").write_text("of a container")
+    engine.start()
+    assert sorted(os.listdir(data)) == ["first", "rest", "taken"]
+    assert (data / "rest/file").read_text() == "of the image"
+    assert (data / "taken").read_text() == "of a container"
+    assert data.stat().st_mode & 0o7777 == 0o1770
+    assert not place.exists()
+
+
 @contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:
     place.mkdir()

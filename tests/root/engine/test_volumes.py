@@ -136,11 +136,21 @@ def test_volume_subpath(engine: EngineProcess, image: str) -> None:
     run(engine, "-v", "sub:/data", image, "true")
     mount = "type=volume,src=sub,dst=/x,volume-subpath=sub"
     assert run(engine, "--mount", mount, "busybox", "cat", "/x/file") == "seed\n"
-    run(engine, "-v", "sub:/data", "busybox", "ln", "-s", "/etc", "/data/out")
-    refused = engine.docker(
-        "run", "--rm", "--mount", "type=volume,src=sub,dst=/x,volume-subpath=out", "busybox", "true", check=False
-    )
-    assert refused.code == 127  # the docker command takes "no such file" for the program that is missing
+    links = "ln -s /etc /data/out; ln -s ../.. /data/up; ln -s loop /data/loop; ln -s sub /data/in"
+    run(engine, "-v", "sub:/data", "busybox", "sh", "-c", links)
+    assert run(engine, "--mount", "type=volume,src=sub,dst=/x,volume-subpath=in", "busybox", "ls", "/x") == "file\n"
+    volume = engine.data / "volumes/sub/_data"
+    unresolved = "error while resolving symlinks in combined path"
+    for subpath, said in {
+        "out": f"path concatenation escapes the base directory, base: {volume}, subpath: out",
+        "up": f"path concatenation escapes the base directory, base: {volume}, subpath: up",
+        "none": f"cannot access path {volume}/none: lstat {volume}/none: no such file or directory",
+        "sub/file/x": f'{unresolved} "{volume}/sub/file/x": not a directory',
+        "loop": f'{unresolved} "{volume}/loop": EvalSymlinks: too many links',
+    }.items():
+        mount = f"type=volume,src=sub,dst=/x,volume-subpath={subpath}"
+        refused = engine.docker("run", "--rm", "--mount", mount, "busybox", "true", check=False)
+        assert f"Error response from daemon: {said}\n" in refused.stderr
     engine.docker("volume", "rm", "sub")
 
 
