@@ -269,6 +269,14 @@ class Rtnetlink(Netlink):
     def __init__(self, sock: socket | None = None) -> None:
         super().__init__("rtnetlink", sock or open_socket(NETLINK_ROUTE))
 
+    def discard(self, name: str) -> None:
+        """Delete the link, also where it has gone already."""
+        try:
+            self.execute(delete_link(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
     def link(self, name: str) -> Link | None:
         """The link of that name, or None."""
         body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + nlcodec.encode(LINK, name=name)

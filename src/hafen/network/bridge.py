@@ -108,7 +108,7 @@ class BridgeDriver:
                 try:
                     self._set_port(link, isolated=True)
                 except BaseException:
-                    bridgelink.discard(self._route, link)
+                    self._route.discard(link)
                     raise
         return Endpoint(
             wish.id, wish.container_id, wish.container_name, wish.interface, link, wish.ip, wish.prefix, gateways[0],
@@ -199,10 +199,10 @@ class BridgeDriver:
         bridges = ours | {link.ifindex for link in found if link.name in wanted}
         for link in found:
             if link.kind == "veth" and link.master in bridges and link.name not in links and is_link_name(link.name):
-                bridgelink.discard(self._route, link.name)
+                self._route.discard(link.name)
         for link in found:
             if link.ifindex in ours and link.name not in wanted:
-                bridgelink.discard(self._route, link.name)
+                self._route.discard(link.name)
 
     def _make_bridge(self, network: Network) -> int:
         """The index of the network's bridge, and in `_mtu` what its links are to have."""

@@ -51,7 +51,7 @@ def _make(route: Rtnetlink, network: Network, owner: str, mtu: int) -> Link:
             route.execute(rtnetlink.set_alias(network.link, ""))
         raise
     with ExitStack() as undo:
-        undo.callback(discard, route, network.link)
+        undo.callback(route.discard, network.link)
         made = route.link(network.link)
         if made is None:
             raise System(f"link {network.link} vanished")
@@ -85,7 +85,7 @@ def remove(route: Rtnetlink, name: str, owner: str) -> None:
     if link is None:
         return
     if is_ours(link, owner):
-        discard(route, name)
+        route.discard(name)
     elif link.kind == "bridge":
         _route_loopback(name, "0")
 
@@ -115,15 +115,6 @@ def _prepare_ipv6(name: str) -> None:
 def _write(setting: str, value: str) -> None:
     with open(f"{_SETTINGS}/{setting}", "w") as file:
         file.write(value)
-
-
-def discard(route: Rtnetlink, name: str) -> None:
-    """Delete the link, also where it has gone already."""
-    try:
-        route.execute(rtnetlink.delete_link(name))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
 
 
 def addresses_given(name: str, owner: str) -> list[IPv4Interface | IPv6Interface]:

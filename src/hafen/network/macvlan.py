@@ -88,7 +88,7 @@ class ParentDriver:
             self._execute(
                 made, f"failed to create {network.link} vlan link" if "vlan" in made.what else made.what, lacks
             )
-            undo.callback(self._delete_link, network.link)
+            undo.callback(self._route.discard, network.link)
             self._route.execute(rtnetlink.set_alias(network.link, f"{self._owner} {network.id}"))
             link = self._route.link(network.link)
             if link is None:
@@ -120,7 +120,7 @@ class ParentDriver:
         with in_words(f"network {network.name}"):
             link = self._route.link(network.link)
             if link is not None and link.alias.startswith(f"{self._owner} "):
-                self._delete_link(network.link)
+                self._route.discard(network.link)
 
     def attach(self, network: Network, wish: Wish, netns: Netns | None) -> Endpoint:
         if netns is None:
@@ -179,7 +179,7 @@ class ParentDriver:
         with in_words(f"{self.name} networks"):
             for link in self._route.links():
                 if link.alias.startswith(f"{self._owner} ") and not any(link.name == one.link for one in wanted):
-                    self._delete_link(link.name)
+                    self._route.discard(link.name)
         for network in wanted:
             try:
                 self.create(network)
@@ -194,13 +194,6 @@ class ParentDriver:
             if error.errno == errno.EOPNOTSUPP:
                 raise System(f"{what}: operation not supported: {lacks}") from error
             raise
-
-    def _delete_link(self, name: str) -> None:
-        try:
-            self._route.execute(rtnetlink.delete_link(name))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
 
 
 def _is_direct(network: Network) -> bool:

@@ -30,7 +30,7 @@ def plug(
     try:
         _configure(inside, wish, gateways, direct)
     except BaseException:
-        _delete(inside, wish.interface)
+        inside.discard(wish.interface)
         raise
 
 
@@ -84,12 +84,4 @@ def lead_out(
 
 def unplug(netns: Netns, interface: str) -> None:
     """Remove the interface, and with it the host's end; also where it has gone already."""
-    _delete(Rtnetlink(netns.rtnetlink), interface)
-
-
-def _delete(inside: Rtnetlink, interface: str) -> None:
-    try:
-        inside.execute(rtnetlink.delete_link(interface))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
+    Rtnetlink(netns.rtnetlink).discard(interface)
