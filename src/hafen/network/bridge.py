@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6
@@ -176,17 +176,21 @@ class BridgeDriver:
     def restore(self, networks: Iterable[Network], endpoints: Iterable[tuple[Network, Endpoint]]) -> list[str]:
         wanted, living = list(networks), list(endpoints)
         warnings: list[str] = []
-        with in_words("networks"):
+        with _reported(warnings, "what a former engine left of bridge networks stays"):
             self._remove_strays(wanted, {endpoint.link for _, endpoint in living})
+        with _reported(warnings, "ports that are relayed do not see their clients' addresses"):
             relays = wanted and not self._redirects
             (transparent.enable if relays else transparent.disable)(self._route, self._relay_mark)
+        with _reported(warnings, "bridge networks do not work"):
             self._firewall.rebuild(wanted, [port for one in living for port in self._redirected(*one)])
-            for network in wanted:
-                self._bridges[network.id] = self._make_bridge(network)
+            for network in wanted:  # only behind the table that closes what a bridge opens
+                with _reported(warnings, f"network {network.name} does not work"):
+                    self._bridges[network.id] = self._make_bridge(network)
         for network, endpoint in living:
             target = _target(network, endpoint)
             warnings += self._ports.restore(endpoint.ports, endpoint.container_name, target)
-        self._enable_forwarding(wanted)
+        with _reported(warnings, "packets are not forwarded"):
+            self._enable_forwarding(wanted)
         if wanted:
             warnings += self._firewall.blockers()
         return warnings
@@ -237,6 +241,17 @@ class BridgeDriver:
         link = self._route.link(name)
         if link is not None:
             self._route.execute(rtnetlink.set_bridge_port(link.ifindex, hairpin=hairpin, isolated=isolated))
+
+
+@contextmanager
+def _reported(warnings: list[str], what: str) -> Iterator[None]:
+    """Go on where this fails, with a warning."""
+    try:
+        yield
+    except System as error:
+        warnings.append(f"{what}: {error}")
+    except OSError as error:
+        warnings.append(f"{what}: {error.strerror or error}")
 
 
 def _target(network: Network, endpoint: Endpoint) -> Target:

@@ -77,7 +77,7 @@ class Firewall:
 
     def add_network(self, network: Network) -> None:
         """Does nothing where it is there already."""
-        if network.id in self._networks:
+        if network.id in self._networks and self._built:
             return
         self._networks[network.id] = network
         try:

@@ -1,5 +1,6 @@
 """The bridge driver on a real kernel: who reaches whom, and that nothing stays."""
 
+import errno
 import os
 import secrets
 import socket
@@ -334,6 +335,56 @@ def test_restore_after_a_crash(world: World, driver: BridgeDriver) -> None:
     with pytest.raises(OSError, match="in use"):
         world.host.serve(8080)
     plugged(again, world, BRIDGE, "172.17.0.4", "8081:80")
+    again.close()
+
+
+def test_restore_goes_on_past_a_network_that_fails(world: World, driver: BridgeDriver) -> None:
+    """Its link is somebody else's by now: the others have their ports, held and redirected."""
+    one, living = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
+    _, broken = plugged(driver, world, OTHER, "172.18.0.2", "8081:80")
+    driver.close()
+    world.host.run("ip", "link", "del", OTHER.link)
+    world.host.run("ip", "link", "add", OTHER.link, "type", "veth", "peer", "name", "theirs")
+    again = BridgeDriver()
+    warnings = again.restore([OTHER, BRIDGE], [(OTHER, broken), (BRIDGE, living)])
+    assert warnings == [f"network {OTHER.name} does not work: link {OTHER.link} exists and is no bridge"]
+    server = one.serve(80)
+    world.neighbour.connect("192.0.2.2", 8080).close()
+    peer_of(server)
+    for port in (8080, 8081):
+        with pytest.raises(OSError, match="in use"):
+            world.host.serve(port)
+    with pytest.raises(System, match="exists and is no bridge"):
+        plugged(again, world, OTHER, "172.18.0.3")
+    world.host.run("ip", "link", "del", OTHER.link)
+    two, _ = plugged(again, world, OTHER, "172.18.0.3")
+    assert ping(two, "192.0.2.1")
+    again.close()
+
+
+def test_restore_without_nftables(world: World, driver: BridgeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports are held all the same; nobody joins a network whose table is not there, until it is."""
+    _, living = plugged(driver, world, BRIDGE, "172.17.0.2", "8080:80")
+    driver.close()
+    Nftables().run("flush ruleset")
+    again = BridgeDriver()
+
+    def refuse(commands: str, *, json: bool = False) -> str:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(again._firewall._nftables, "run", refuse)
+        (warning,) = again.restore([BRIDGE], [(BRIDGE, living)])
+        assert warning.startswith("bridge networks do not work: ")
+        with pytest.raises(OSError, match="in use"):
+            world.host.serve(8080)
+        with pytest.raises(System, match="no memory"):
+            plugged(again, world, BRIDGE, "172.17.0.3")
+    one, _ = plugged(again, world, BRIDGE, "172.17.0.4", "8082:80")
+    assert Nftables().run("list table inet hafen").count(" : 172.17.0.") == 2, "what lived is published again"
+    server = one.serve(80)
+    world.neighbour.connect("192.0.2.2", 8082).close()
+    peer_of(server)
     again.close()
 
 
