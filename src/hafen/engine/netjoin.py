@@ -124,13 +124,18 @@ class Joins:
     # --- while a container runs ------------------------------------------------------------------------------------
 
     async def plug_in(
-        self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings
-    ) -> None:
-        """One more network, or nothing. It takes the default routes over where its priority is the highest."""
+        self, container: Container, guest: Guest, record: NetworkRecord, settings: EndpointSettings, *,
+        again: bool = False,
+    ) -> None:  # fmt: skip
+        """One more network, or nothing. It takes the default routes over where its priority is the highest. `again`:
+        after an engine that may have come as far as the interface."""
         netns = await self.members.namespace(container.id)
         try:
             if not container.alive:
                 raise Conflict(f"container {container.id} ended meanwhile")
+            if again:
+                left = Endpoint("", guest.id, guest.name, self._interface(guest, record, settings))
+                self.drivers[record.driver].unplug(left, netns)
             endpoint = await self._attach(guest, record, settings, netns, ())
             try:
                 if interface := _without_ipv6(guest, record, endpoint):
@@ -159,8 +164,8 @@ class Joins:
         await self._changed(container, guest)
 
     async def settle(self, guest: Guest) -> None:
-        """Where an engine was killed while a container that lives was disconnected, or while its default routes and
-        ports moved: finish that."""
+        """Where an engine was killed while a container that lives was connected or disconnected, or while its default
+        routes and ports moved: finish that."""
         container = self.members.find(guest.id)
         for record, endpoint in self._held(guest.id):
             if record.name not in guest.networks:
@@ -172,6 +177,10 @@ class Joins:
             finally:
                 netns.close()
         self._publish(guest)
+        held = {record.name for record, _ in self._held(guest.id)}
+        for name, settings in guest.networks.items():
+            if name not in held:
+                await self.plug_in(container, guest, self.records.find(name), settings, again=True)
 
     async def _changed(self, container: Container, guest: Guest) -> None:
         """A running container has other networks than before: its files and its status say so."""

@@ -74,6 +74,47 @@ async def test_a_disconnect_cut_short_is_finished_by_the_next_engine(engine: Net
     assert interfaces(netns) == set()
 
 
+@pytest.mark.parametrize("driver", ["bridge", "macvlan"])
+@pytest.mark.parametrize("got_as_far_as_the_interface", [False, True])
+async def test_a_connect_cut_short_is_finished_by_the_next_engine(
+    engine: NetworkEngine, driver: str, got_as_far_as_the_interface: bool
+) -> None:
+    home = {"driver": driver, "options": {"parent": "uplink"}, "ipam": Ipam(config=[HOME])}
+    ident = await create(engine, "more", **(home if driver == "macvlan" else {}))
+    guest = engine.guest()
+    await engine.attach(guest)
+    netns, container = engine.namespaces[guest.id], engine.members.find(guest.id)
+    if got_as_far_as_the_interface:
+        await engine.networks.connect("more", NetworkConnectRequest(container=guest.id))
+        engine.database.execute("DELETE FROM endpoints WHERE network = ?", (ident,))
+    else:
+        engine.members.asks(container, {**container.record.networks, "more": EndpointSettings()})
+    engine.crash()
+    engine.start()
+    got = (await engine.networks.restore([guest_of(container.record)]))[guest.id]
+    assert list(got.networks) == list(container.status.networks) == ["bridge", "more"]
+    assert got.networks["more"].ip_address in {address.ip for address in netns.route.addresses()}
+    assert interfaces(netns) == {"eth0", "eth1"}
+    assert engine.file(guest, "hosts").count(guest.id[:12]) == 2
+    await engine.networks.disconnect("more", NetworkDisconnectRequest(container=guest.id))
+    assert interfaces(netns) == {"eth0"}
+    await engine.networks.connect("more", NetworkConnectRequest(container=guest.id))
+
+
+async def test_a_connect_that_cannot_be_finished_can_be_given_up(engine: NetworkEngine) -> None:
+    """The network has gone since, as far as the container's record knows."""
+    guest = engine.guest()
+    await engine.attach(guest)
+    container = engine.members.find(guest.id)
+    engine.members.asks(container, {**container.record.networks, "gone": EndpointSettings()})
+    engine.crash()
+    engine.start()
+    assert list((await engine.networks.restore([guest_of(container.record)]))[guest.id].networks) == ["bridge"]
+    await create(engine, "gone")
+    await engine.networks.disconnect("gone", NetworkDisconnectRequest(container=guest.id))
+    await engine.networks.connect("gone", NetworkConnectRequest(container=guest.id))
+
+
 async def test_default_routes_and_ports_move_though_the_engine_was_killed(engine: NetworkEngine) -> None:
     guest, netns = await in_two_networks(engine, "bridge")
     container = engine.members.find(guest.id)
