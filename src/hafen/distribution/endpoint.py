@@ -4,7 +4,8 @@
                   insecure-registries     hosts and networks whose certificate is not verified, and plain HTTP
     certs.d/<host[:port]>/                *.crt, *.cert + *.key (see `tls`)
                           hosts.toml      mirrors of any registry, with another path where they want one; the format is
-                                          containerd's (docs/hosts.md there)
+                                          containerd's (docs/hosts.md there), without `header`: what is written there
+                                          and not known here is refused
 
 Loopback is insecure by default, as in Docker.
 """
@@ -24,6 +25,7 @@ from hafen.spec.reference import DEFAULT_DOMAIN
 
 _HUB = "registry-1.docker.io"
 _NO_HOST = re.compile(r"""[^-\w.~!$&'()*+,;=:<>"\[\]%\u0080-\U0010ffff]""", re.ASCII)  # Go's net/url
+_KEYS = frozenset(("capabilities", "ca", "client", "skip_verify", "override_path"))
 _HUB_NAMES = ("", "docker.io", "index.docker.io", _HUB)
 
 
@@ -40,12 +42,15 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """`base` is the URL that `/<repository>/manifests/...` follows. Credentials are for the registry that was named,
-    never for its mirrors."""
+    never for its mirrors. `resolve`: what a tag means is asked here too, not only for what has a digest. `authorities`
+    and `clients` (certificate, key) are files that count here beside those of the host's directory."""
 
     base: str
     verify: bool = True
     mirror: bool = False
-    push: bool = True
+    resolve: bool = True
+    authorities: tuple[str, ...] = ()
+    clients: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def origin(self) -> str:
@@ -131,7 +136,7 @@ def endpoints(domain: str, rules: Rules) -> tuple[Endpoint, ...]:
     if domain == DEFAULT_DOMAIN:
         for mirror in rules.mirrors:
             host = urlsplit(mirror).netloc
-            found.append(Endpoint(f"{mirror.rstrip('/')}/v2", not insecure(host, rules), mirror=True, push=False))
+            found.append(Endpoint(f"{mirror.rstrip('/')}/v2", not insecure(host, rules), mirror=True))
     configured, server = _hosts_file(domain, rules)
     found += configured
     if server is not None:
@@ -153,16 +158,34 @@ def _hosts_file(domain: str, rules: Rules) -> tuple[list[Endpoint], Endpoint | N
             continue
         except tomllib.TOMLDecodeError as error:
             raise InvalidArgument(f"{path}: {error}") from error
-        hosts = document.get("host", {})
-        if not isinstance(hosts, dict) or not all(isinstance(one, dict) for one in hosts.values()):
-            raise InvalidArgument(f'{path}: "host" must be tables')
-        mirrors = [_host(path, url, table, rules) for url, table in hosts.items()]
-        server = document.get("server")
-        return mirrors, None if server is None else _host(path, str(server), {}, rules, mirror=False)
+        return _configured(path, domain, document, rules)
     return [], None
 
 
+def _configured(
+    path: str, domain: str, document: dict[str, object], rules: Rules
+) -> tuple[list[Endpoint], Endpoint | None]:
+    hosts, server = document.pop("host", {}), document.pop("server", None)
+    if not isinstance(hosts, dict) or not all(isinstance(one, dict) for one in hosts.values()):
+        raise InvalidArgument(f'{path}: "host" must be tables')
+    mirrors = [_host(path, url, table, rules) for url, table in hosts.items() if _pulls(path, url, table)]
+    if server is None and not document:
+        return mirrors, None
+    url = str(server or (_HUB if domain == DEFAULT_DOMAIN else domain))
+    return mirrors, _host(path, url, document, rules, mirror=False)
+
+
+def _pulls(path: str, url: str, table: dict[str, object]) -> bool:
+    able = table.get("capabilities", ["pull", "resolve", "push"])
+    if not isinstance(able, list):
+        raise InvalidArgument(f"{path}: capabilities of {url!r} must be a list")
+    return "pull" in able
+
+
 def _host(path: str, url: str, table: dict[str, object], rules: Rules, mirror: bool = True) -> Endpoint:
+    unknown = sorted(table.keys() - _KEYS)
+    if unknown:
+        raise InvalidArgument(f"{path}: {unknown[0]!r} of {url!r} is not supported")
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
     except ValueError as error:
@@ -173,5 +196,27 @@ def _host(path: str, url: str, table: dict[str, object], rules: Rules, mirror: b
     if table.get("override_path") is not True and not parts.path.rstrip("/").endswith("/v2"):
         base += "/v2"
     verify = table.get("skip_verify") is not True and not insecure(parts.netloc, rules)
-    able = table.get("capabilities", ["pull", "resolve", "push"])
-    return Endpoint(base, verify, mirror, isinstance(able, list) and "push" in able)
+    able = table.get("capabilities", ["resolve"])
+    resolve = not mirror or (isinstance(able, list) and "resolve" in able)
+    folder = os.path.dirname(path)
+    authorities = tuple(os.path.join(folder, one) for one in _paths(path, table.get("ca", [])))
+    return Endpoint(base, verify, mirror, resolve, authorities, _clients(path, table.get("client", [])))
+
+
+def _paths(path: str, value: object) -> list[str]:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InvalidArgument(f"{path}: {value!r} must be a path or a list of paths")
+    return found
+
+
+def _clients(path: str, value: object) -> tuple[tuple[str, str | None], ...]:
+    """One file, several of them, or pairs of certificate and key."""
+    folder = os.path.dirname(path)
+    found: list[tuple[str, str | None]] = []
+    for one in value if isinstance(value, list) else [value]:
+        certificate, *keys = _paths(path, one) or [""]
+        if not certificate or len(keys) > 1:
+            raise InvalidArgument(f"{path}: {one!r} must be a certificate, or one and its key")
+        found.append((os.path.join(folder, certificate), os.path.join(folder, keys[0]) if keys and keys[0] else None))
+    return tuple(found)

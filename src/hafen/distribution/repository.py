@@ -74,8 +74,8 @@ class Repository:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where manifests were found, and blobs are asked for first."""
-        return self._candidates[0]
+        """Where manifests were found: the first of those that say what a tag means."""
+        return next((one for one in self._candidates if one.resolve), self._candidates[0])
 
     def url(self, rest: str, endpoint: Endpoint | None = None) -> str:
         return f"{(endpoint or self.endpoint).base}/{self.name.path}/{rest}"
@@ -83,18 +83,20 @@ class Repository:
     async def manifest(self, reference: str) -> ManifestData:
         """By tag or digest, from the first endpoint that has it; a mirror is asked once. A mirror that lacks the first
         one is not asked any more. NotFound, Corrupt, InvalidArgument (schema 1)."""
-        *mirrors, last = self._candidates
-        for place, endpoint in enumerate(mirrors):
+        *mirrors, last = [one for one in self._candidates if one.resolve or ":" in reference] or self._candidates
+        lacking: list[Endpoint] = []
+        for endpoint in mirrors:
             try:
                 found = await self._manifest(endpoint, reference)
             except (NotFound, Unavailable, System, Unauthorized, Corrupt):
-                continue
-            return self._settle(place, found)
-        return self._settle(len(mirrors), await persistent(partial(self._manifest, last, reference)))
-
-    def _settle(self, place: int, found: ManifestData) -> ManifestData:
+                lacking.append(endpoint)
+            else:
+                break
+        else:
+            found = await persistent(partial(self._manifest, last, reference))
         if not self._settled:
-            self._candidates, self._settled = self._candidates[place:], True
+            self._candidates = [one for one in self._candidates if one not in lacking]
+            self._settled = True
         return found
 
     async def digest(self, reference: str) -> Digest | None:
@@ -336,7 +338,7 @@ async def open_repository(
 ) -> AsyncIterator[Repository]:
     """A repository with the endpoints that answer, each asked once what it wants to know of us."""
     async with Transport(rules, credentials, agent) as transport:
-        candidates = [one for one in endpoints(name.domain, rules) if not push or (one.push and not one.mirror)]
+        candidates = [one for one in endpoints(name.domain, rules) if not (push and one.mirror)]
         reached = await reachable(transport, candidates)
         yield Repository(transport, name, reached, "pull,push" if push else "pull")
 

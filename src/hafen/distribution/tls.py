@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from hafen.errors import InvalidArgument
 
@@ -17,15 +18,36 @@ _EXPIRED = (9, 10)
 _NAME = (62, 64)
 
 
-def context(host: str, verify: bool, directories: Sequence[str]) -> ssl.SSLContext:
-    """For one `host[:port]`. InvalidArgument where its directory makes no sense."""
+def context(
+    host: str,
+    verify: bool,
+    directories: Sequence[str],
+    authorities: Sequence[str] = (),
+    clients: Sequence[tuple[str, str | None]] = (),
+) -> ssl.SSLContext:
+    """For one `host[:port]`, with further files of authorities, and of client certificates with their keys.
+    InvalidArgument where its directory or one of the files makes no sense."""
     made = ssl.create_default_context()
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     for directory in directories:
         _load(made, os.path.join(directory, host))
+    for path in authorities:
+        with _worded(path):
+            made.load_verify_locations(path)
+    for certificate, key in clients:
+        with _worded(certificate):
+            made.load_cert_chain(certificate, key)
     return made
+
+
+@contextmanager
+def _worded(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # an ssl.SSLError is one
+        raise InvalidArgument(f"{path}: {error.strerror or error}") from error
 
 
 def _load(made: ssl.SSLContext, directory: str) -> None:
@@ -35,20 +57,19 @@ def _load(made: ssl.SSLContext, directory: str) -> None:
         return
     for name in names:
         path = os.path.join(directory, name)
-        try:
-            if name.endswith(".crt"):
+        if name.endswith(".crt"):
+            with _worded(path):
                 made.load_verify_locations(path)
-            elif name.endswith(".cert"):
-                key = f"{name[:-5]}.key"
-                if key not in names:
-                    raise InvalidArgument(
-                        f"missing key {key} for client certificate {name}. CA certificates must use the extension .crt"
-                    )
+        elif name.endswith(".cert"):
+            key = f"{name[:-5]}.key"
+            if key not in names:
+                raise InvalidArgument(
+                    f"missing key {key} for client certificate {name}. CA certificates must use the extension .crt"
+                )
+            with _worded(path):
                 made.load_cert_chain(path, os.path.join(directory, key))
-            elif name.endswith(".key") and f"{name[:-4]}.cert" not in names:
-                raise InvalidArgument(f"missing client certificate {name[:-4]}.cert for key {name}")
-        except ssl.SSLError as error:
-            raise InvalidArgument(f"{path}: {error}") from error
+        elif name.endswith(".key") and f"{name[:-4]}.cert" not in names:
+            raise InvalidArgument(f"missing client certificate {name[:-4]}.cert for key {name}")
 
 
 def describe(error: BaseException, host: str) -> str:

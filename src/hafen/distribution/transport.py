@@ -57,7 +57,7 @@ class Transport:
         self._rules = rules
         self._agent = agent
         self._authorizer = Authorizer(credentials, self._plain, offline)
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
     async def __aenter__(self) -> Transport:
         self._session = aiohttp.ClientSession(
@@ -138,10 +138,13 @@ class Transport:
 
     async def _send(self, method: str, url: str, headers: CIMultiDict[str], body: Body, endpoint: Endpoint) -> Response:
         host = urlsplit(url).netloc
-        key = (host, endpoint.verify if host == endpoint.host else not insecure(host, self._rules))
+        there = endpoint if host == endpoint.host else Endpoint(_origin(url), not insecure(host, self._rules))
+        key = (host, there.verify, there.authorities, there.clients)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = tls.context(*key, self._rules.certificates)
+            context = self._contexts[key] = tls.context(
+                host, there.verify, self._rules.certificates, there.authorities, there.clients
+            )
         with worded(method, url):
             return await self._session.request(
                 method,

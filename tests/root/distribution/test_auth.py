@@ -177,6 +177,24 @@ def test_an_authority_of_ones_own(engine: EngineProcess, folder: Path) -> None:
             (place / "ca.crt").write_bytes((folder / "cert.pem").read_bytes())
             missing = engine.docker("pull", f"{host}/x", check=False)
             assert f"manifest for {host}/x:latest not found" in missing.stderr
+            (place / "ca.crt").rename(place / "own.pem")
+            (place / "hosts.toml").write_text('ca = "own.pem"\n')
+            missing = engine.docker("pull", f"{host}/x", check=False)
+            assert f"manifest for {host}/x:latest not found" in missing.stderr
+            with Registry(folder / "clients", http=f"{tls}    clientcas: [{folder}/cert.pem]\n") as strict:
+                host = f"registry.test:{strict.port}"
+                place = folder / "certs.d" / host
+                place.mkdir(parents=True)
+                words = f'ca = "{folder}/cert.pem"\n'
+                (place / "hosts.toml").write_text(words)
+                refused = engine.docker("pull", f"{host}/x", check=False)
+                assert "not found" not in refused.stderr
+                (place / "hosts.toml").write_text(f'{words}client = [["{folder}/cert.pem", "{folder}/key.pem"]]\n')
+                missing = engine.docker("pull", f"{host}/x", check=False)
+                assert f"manifest for {host}/x:latest not found" in missing.stderr
+                (place / "hosts.toml").write_text(f"{words}client = 'nothing.pem'\n")
+                refused = engine.docker("pull", f"{host}/x", check=False)
+                assert f"{place}/nothing.pem: No such file or directory" in refused.stderr
         finally:
             Path("/etc/hosts").write_text(hosts)
 
@@ -187,7 +205,7 @@ def test_mirrors_with_another_path(engine: EngineProcess, registry: Registry, fo
     place.mkdir(parents=True)
     (place / "hosts.toml").write_text(
         '[host."http://127.0.0.1:1"]\n'  # the first is away
-        f'[host."http://{registry.host}/v2/cache/hub"]\ncapabilities = ["pull"]\noverride_path = true\n'
+        f'[host."http://{registry.host}/v2/cache/hub"]\ncapabilities = ["pull", "resolve"]\noverride_path = true\n'
     )
     engine.docker("pull", "app")
     assert "app@sha256:" in engine.docker("image", "inspect", "-f", "{{.RepoDigests}}", "app").stdout

@@ -15,12 +15,14 @@ SIZE = 300_000
 
 
 @contextmanager
-def mirrored(engine: EngineProcess, registry: Registry, folder: Path, fault: Fault) -> Iterator[tuple[Proxy, Proxy]]:
+def mirrored(
+    engine: EngineProcess, registry: Registry, folder: Path, fault: Fault, able: str = '["pull", "resolve"]'
+) -> Iterator[tuple[Proxy, Proxy]]:
     """A mirror with this fault, and the registry that it stands before."""
     with Proxy(registry.host, fault) as mirror, Proxy(registry.host) as origin:
         place = folder / "certs.d" / origin.host
         place.mkdir(parents=True)
-        (place / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\ncapabilities = ["pull", "resolve"]\n')
+        (place / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\ncapabilities = {able}\n')
         yield mirror, origin
 
 
@@ -109,3 +111,18 @@ def test_a_mirror_without_an_attestation_still_gives_the_layers(
         assert blobs(mirror)
         assert not blobs(origin)
         engine.docker("rmi", f"{origin.host}/partly")
+
+
+@pytest.mark.parametrize("able", ['["pull"]', '["resolve"]'])
+def test_a_mirror_is_asked_for_what_it_is_able_to(
+    engine: EngineProcess, registry: Registry, folder: Path, able: str
+) -> None:
+    """`pull` alone: what has a digest; without it, nothing."""
+    publish(registry, "able", "latest", [layer({"a": os.urandom(SIZE)})])
+    with mirrored(engine, registry, folder, lambda _: None, able) as (mirror, origin):
+        engine.docker("pull", f"{origin.host}/able")
+        assert any(one.path.endswith("/manifests/latest") for one in origin.seen)
+        assert not any(one.path.endswith("/manifests/latest") for one in mirror.seen)
+        assert bool(blobs(mirror)) == (able == '["pull"]')
+        assert bool(blobs(origin)) == (able != '["pull"]')
+        engine.docker("rmi", f"{origin.host}/able")

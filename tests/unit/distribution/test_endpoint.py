@@ -21,7 +21,6 @@ def test_the_hub_and_its_mirrors() -> None:
         "https://registry-1.docker.io/v2",
     ]
     assert [one.mirror for one in found] == [True, True, False]
-    assert not found[0].push
     assert bases("quay.test", Rules(("https://mirror.test",))) == ["https://quay.test/v2"]
 
 
@@ -47,14 +46,46 @@ def test_hosts_file(tmp_path: Path) -> None:
     place.mkdir()
     (place / "hosts.toml").write_text(
         'server = "https://origin.test"\n[host."https://a.test/v2/proxy"]\noverride_path = true\n'
-        'capabilities = ["pull"]\n[host."http://b.test/x"]\nskip_verify = true\n'
+        'capabilities = ["pull"]\nca = "a.crt"\nclient = [["a.cert", "/keys/a.key"], ["b.pem", ""]]\n'
+        '[host."http://b.test/x"]\nskip_verify = true\n[host."https://c.test"]\ncapabilities = ["push"]\n'
     )
     found = endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
     assert [one.base for one in found] == ["https://a.test/v2/proxy", "http://b.test/x/v2", "https://origin.test/v2"]
     assert [one.verify for one in found] == [True, False, True]
-    assert [one.push for one in found] == [False, True, True]
+    assert [one.resolve for one in found] == [False, True, True]
+    assert [one.mirror for one in found] == [True, True, False]
+    assert found[0].authorities == (str(place / "a.crt"),)
+    assert found[0].clients == ((str(place / "a.cert"), "/keys/a.key"), (str(place / "b.pem"), None))
     (place / "hosts.toml").write_text("= nonsense")
     with pytest.raises(InvalidArgument, match=r"hosts\.toml"):
+        endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
+
+
+def test_what_a_hosts_file_says_of_the_registry_itself(tmp_path: Path) -> None:
+    place = tmp_path / "quay.test"
+    place.mkdir()
+    (place / "hosts.toml").write_text('ca = ["a.crt", "b.crt"]\nclient = "both.pem"\nskip_verify = true\n')
+    (only,) = endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
+    assert (only.base, only.verify, only.mirror) == ("https://quay.test/v2", False, False)
+    assert only.authorities == (str(place / "a.crt"), str(place / "b.crt"))
+    assert only.clients == ((str(place / "both.pem"), None),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[host."https://a.test"]\nheader = {x = "y"}\n', "'header' of 'https://a.test' is not supported"),
+        ('servre = "https://a.test"\n', "'servre' of 'quay.test' is not supported"),
+        ('[host."https://a.test"]\ncapabilities = "pull"\n', "must be a list"),
+        ('[host."https://a.test"]\nca = 1\n', "must be a path or a list of paths"),
+        ('[host."https://a.test"]\nclient = [["a", "b", "c"]]\n', "must be a certificate, or one and its key"),
+        ('[host."https://[a"]\n', "invalid host"),
+    ],
+)
+def test_hosts_files_that_say_what_is_not_known(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "quay.test").mkdir()
+    (tmp_path / "quay.test/hosts.toml").write_text(text)
+    with pytest.raises(InvalidArgument, match=words):
         endpoints("quay.test", Rules(certificates=(str(tmp_path),)))
 
 
