@@ -192,7 +192,7 @@ async def test_many_at_once(engine: NetworkEngine) -> None:
     guests = [engine.guest() for _ in range(20)]
     got = await asyncio.gather(*(engine.attach(guest) for guest in guests))
     assert len({attached.networks["bridge"].ip_address for attached in got}) == 20
-    assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W3", "172.17.0.21").returncode == 0
+    assert engine.namespaces[guests[0].id].run("ping", "-c1", "-W10", "172.17.0.21").returncode == 0
 
 
 async def test_user_defined_network(engine: NetworkEngine) -> None:
@@ -207,7 +207,7 @@ async def test_user_defined_network(engine: NetworkEngine) -> None:
     got = (await engine.attach(guest)).networks["mine"]
     assert (got.ip_address, got.dns_names) == ("172.18.0.2", [guest.name, "al", guest.id[:12]])
     assert "nameserver 127.0.0.11" in engine.file(guest, "resolv.conf")
-    assert engine.namespaces[guest.id].run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    assert engine.namespaces[guest.id].run("ping", "-c1", "-W10", "192.0.2.1").returncode == 0
     with pytest.raises(Forbidden, match=f"network mine id {ident} has active endpoints"):
         await engine.networks.remove("mine")
     engine.networks.release(guest.id)
@@ -242,7 +242,7 @@ async def test_connect_and_disconnect_while_it_runs(engine: NetworkEngine) -> No
     await engine.networks.connect("inner", NetworkConnectRequest(container=guest.id))
     assert [link.name for link in netns.route.links()] == ["lo", "eth0", "eth1", "eth2"]
     assert list(container.status.networks) == list(container.record.networks) == ["bridge", "one", "inner"]
-    assert netns.run("ping", "-c1", "-W1", "172.18.0.2").returncode == 0
+    assert netns.run("ping", "-c1", "-W10", "172.18.0.2").returncode == 0
     assert engine.file(guest, "hosts").count(guest.id[:12]) == 3
     assert "nameserver 127.0.0.11" in engine.file(guest, "resolv.conf")
     assert "default via 172.17.0.1" in netns.run("ip", "route").stdout
@@ -251,7 +251,7 @@ async def test_connect_and_disconnect_while_it_runs(engine: NetworkEngine) -> No
     await engine.networks.disconnect("bridge", NetworkDisconnectRequest(container=guest.id))
     assert [link.name for link in netns.route.links()] == ["lo", "eth1", "eth2"]
     assert "default via 172.18.0.1" in netns.run("ip", "route").stdout, "another network leads out now"
-    assert netns.run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    assert netns.run("ping", "-c1", "-W10", "192.0.2.1").returncode == 0
     assert list(container.status.networks) == ["one", "inner"]
     await engine.networks.connect("bridge", NetworkConnectRequest(container=guest.id))
     assert "eth0" in [link.name for link in netns.route.links()]

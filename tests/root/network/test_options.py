@@ -60,7 +60,7 @@ async def test_dual_stack_with_addresses_of_ones_own(engine: NetworkEngine) -> N
     assert (got.global_ipv6_prefix_len, got.ipv6_gateway) == (64, six.gateway)
     assert default_routes(engine.namespaces[one.id]) == {"172.18.0.1", six.gateway}
     assert f"{got.global_ipv6_address}\t{one.id[:12]}\n" in engine.file(one, "hosts")
-    assert engine.namespaces[two.id].run("ping", "-c1", "-W3", got.global_ipv6_address).returncode == 0
+    assert engine.namespaces[two.id].run("ping", "-c1", "-W10", got.global_ipv6_address).returncode == 0
 
 
 async def test_ipv6_alone(engine: NetworkEngine) -> None:
@@ -72,7 +72,7 @@ async def test_ipv6_alone(engine: NetworkEngine) -> None:
     assert (got.ip_address, got.gateway) == ("", "")
     assert got.mac_address.startswith("02:42:")
     other = (await engine.attach(two)).networks["six"]
-    assert engine.namespaces[one.id].run("ping", "-c1", "-W3", other.global_ipv6_address).returncode == 0
+    assert engine.namespaces[one.id].run("ping", "-c1", "-W10", other.global_ipv6_address).returncode == 0
     await engine.networks.connect("bridge", NetworkConnectRequest(container=one.id))
     assert default_routes(engine.namespaces[one.id]) == {"172.17.0.1", got.ipv6_gateway}, "each by its own network"
 
@@ -221,7 +221,7 @@ async def test_macvlan_as_a_network_of_the_engine(engine: NetworkEngine) -> None
     assert (got.networks["home"].ip_address, got.networks["home"].gateway) == ("192.0.2.3", "192.0.2.1")
     assert got.ports == {}, "nothing to publish: it is a machine of its own"
     netns = engine.namespaces[guest.id]
-    assert netns.run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    assert netns.run("ping", "-c1", "-W10", "192.0.2.1").returncode == 0
     assert "nameserver 127.0.0.11" in engine.file(guest, "resolv.conf")
     await engine.networks.disconnect("home", NetworkDisconnectRequest(container=guest.id))
     assert [link.name for link in netns.route.links()] == ["lo"]
@@ -246,7 +246,7 @@ async def test_several_subnets_on_one_parent(engine: NetworkEngine) -> None:
     assert (got.ip_address, got.gateway) == ("192.168.212.2", "192.168.212.6")
     netns = engine.namespaces[guest.id]
     assert default_routes(netns) == {"192.168.212.6"}
-    assert netns.run("ping", "-c1", "-W1", "192.0.2.1").returncode == 0
+    assert netns.run("ping", "-c1", "-W10", "192.0.2.1").returncode == 0
     others = [(await engine.attach(engine.guest(mode="lan"))).networks["lan"] for _ in range(9)]
     assert [(one.ip_address, one.gateway) for one in others] == [
         *((f"192.168.210.{number}", "192.168.210.6") for number in (1, 2, 3, 4, 5)),

@@ -205,7 +205,7 @@ def test_routed_network(world: World, driver: BridgeDriver) -> None:
     for (address, server), client in zip(servers.items(), ("192.0.2.1", "2001:db8::1"), strict=True):
         world.neighbour.connect(address, 80).close()
         assert peer_of(server) == client
-        assert world.neighbour.run("ping", "-c1", "-W1", address).returncode == 0
+        assert world.neighbour.run("ping", "-c1", "-W10", address).returncode == 0
     assert not world.neighbour.reaches("172.19.0.2", 81), "not published"
     assert not world.neighbour.reaches("192.0.2.2", 8080), "nothing is translated"
     neighbours = world.neighbour.serve(82)
