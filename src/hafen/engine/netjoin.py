@@ -69,8 +69,8 @@ class Joins:
     names: NameService
     defaults: NetworkDefaults
     tell: Callable[..., None]
-    left: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    """The addresses that a container had when it left a network, by their ids; those who left last."""
+    left: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
+    """What a container had when it left a network of bridges, by their ids; those who left last."""
 
     async def attach_all(self, guest: Guest, netns: Netns | None, directory: str) -> Attached:
         """Connect a container that is about to start to every network it asks for, and write the files of its /etc
@@ -220,7 +220,8 @@ class Joins:
         sysctls = netoptions.endpoint_sysctls(settings.driver_opts, interface)
         names = tuple(guests.dns_names(guest, settings))
         links = {alias.lower(): name.lower() for name, alias in map(guests.parse_link, settings.links or ())}
-        ip, ip6 = self._grant(guest, record, settings)
+        former = self.left.pop((guest.id, record.id), None)
+        ip, ip6 = self._grant(record, settings, former)
         asked = settings.ipam_config or EndpointIpamConfig()
         endpoint_id = secrets.token_hex(32)
         mac = mac_of(ip[0]) if ip[0] else f"02:42:{bytes.fromhex(endpoint_id[:8]).hex(':')}"
@@ -237,6 +238,7 @@ class Joins:
             link_local=tuple(asked.link_local_ips),
             leads_out=4 in leads_out,
             leads_out6=6 in leads_out,
+            former=former.link if former else "",
         )
         driver = self.drivers[record.driver]
         with ExitStack() as undo:
@@ -258,13 +260,14 @@ class Joins:
                 raise
         return endpoint
 
-    def _grant(self, guest: Guest, record: NetworkRecord, settings: EndpointSettings) -> tuple[Grant, Grant]:
+    def _grant(self, record: NetworkRecord, settings: EndpointSettings, former: Endpoint | None) -> tuple[Grant, Grant]:
         """What is asked, or what it had when it last was there: proxies and the like go on using the address of who
         has restarted. The next ones where somebody else has taken it."""
+        if former is None:
+            return self.addresses.grant(record, settings)
         asked = settings.ipam_config or EndpointIpamConfig()
-        ip, ip6 = self.left.pop((guest.id, record.id), ("", ""))
         wanted = msgspec.structs.replace(
-            asked, ipv4_address=asked.ipv4_address or ip, ipv6_address=asked.ipv6_address or ip6
+            asked, ipv4_address=asked.ipv4_address or former.ip, ipv6_address=asked.ipv6_address or former.ip6
         )
         try:
             return self.addresses.grant(record, msgspec.structs.replace(settings, ipam_config=wanted))
@@ -284,9 +287,10 @@ class Joins:
             self.drivers[record.driver].withdraw(as_network(record), endpoint)
         finally:
             self.endpoints.drop(endpoint.container_id, record.id)
-            self.left[endpoint.container_id, record.id] = (endpoint.ip, endpoint.ip6)
-            while len(self.left) > _REMEMBERED:
-                del self.left[next(iter(self.left))]
+            if endpoint.link:  # else nothing of it can be taken away before its namespace goes
+                self.left[endpoint.container_id, record.id] = endpoint
+                while len(self.left) > _REMEMBERED:
+                    del self.left[next(iter(self.left))]
             self.addresses.give_back(record, endpoint.ip, endpoint.ip6)
         self.tell("disconnect", record, container=endpoint.container_id)
         self.follow_links(record)

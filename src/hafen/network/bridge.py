@@ -100,6 +100,8 @@ class BridgeDriver:
             raise System(f"network {network.name}: the container has no network namespace of its own")
         self.create(network)  # also where it is missing because it could not be made when the engine started
         link = link_name(wish.id)
+        if wish.former:
+            self._route.discard(wish.former)
         gateways = _gateways(network)
         where = f"failed to set up container networking: network {network.name}"
         with in_words(where):

@@ -96,6 +96,10 @@ class Wish:
     link_local: tuple[str, ...] = ()  # further addresses, of the link's own scope
     leads_out: bool = True  # gives the default route of IPv4
     leads_out6: bool = True
+    former: str = (
+        ""  # the host's end that the container had before: it goes with its namespace, which the kernel may be
+    )
+    # slow to clear away, and would answer for the same addresses until then
 
 
 @dataclass(frozen=True, slots=True)
