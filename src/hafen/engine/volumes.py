@@ -275,8 +275,8 @@ class Volumes:
         users = self._users(name)
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-        if self.holds.is_busy(name):
-            raise Conflict(f"remove {name}: the volume is being copied")
+        if name in self._removing or self.holds.is_busy(name):
+            raise Conflict(f"remove {name}: the volume is being {'removed' if name in self._removing else 'copied'}")
         if record.protected and not how.unprotected:
             raise Conflict(
                 f"remove {name}: the volume is protected by its label {PROTECTED_LABEL}; "

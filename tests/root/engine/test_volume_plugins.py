@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.engine import EngineProcess
+from tests.harness.gate import Gate
 from tests.harness.plugins import PluginProcess
 
 
@@ -73,6 +74,18 @@ def test_a_create_that_fails_leaves_what_the_plugin_had(engine: EngineProcess, p
     assert engine.docker("volume", "ls", "-q").stdout == "theirs\n"  # and not the new one
     engine.docker("volume", "create", "-d", "harbour", "theirs")
     engine.docker("volume", "rm", "theirs")
+
+
+def test_a_volume_is_removed_once(engine: EngineProcess, plugin: PluginProcess) -> None:
+    engine.docker("volume", "create", "-d", "harbour", "far")
+    with Gate(plugin.directory / "far") as gate, engine.docker_beside("volume", "rm", "far") as removing:
+        gate.wait_reached()
+        refused = engine.docker("volume", "rm", "far", check=False)
+        assert "remove far: the volume is being removed" in refused.stderr
+        gate.open()
+        assert removing.wait() == 0
+    assert plugin.calls()[-1] == ("VolumeDriver.Remove", {"Name": "far"})
+    assert plugin.calls()[-2][0] != "VolumeDriver.Remove"
 
 
 def test_image_content_and_anonymous_volumes(engine: EngineProcess, plugin: PluginProcess, name: str) -> None:
