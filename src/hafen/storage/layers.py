@@ -7,7 +7,6 @@ same digest wherever it is made.
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from hafen.kernel import fs
@@ -102,8 +101,10 @@ def _diff(tree: Tree, select: Callable[[Iterable[Change]], Iterable[Change]]) ->
                 if change.kind is ChangeKind.DELETED:
                     yield from archive.member(Entry(f"{head}{slash}{WHITEOUT_PREFIX}{base}", FILE, 0o644))
                     continue
-                with suppress(FileNotFoundError):  # removed by the container meanwhile
+                try:
                     yield from packer.member(parents.open(head), base, path)
+                except FileNotFoundError:
+                    continue  # removed by the container meanwhile
         yield archive.end()
     finally:
         os.close(changed)

@@ -134,6 +134,17 @@ def changes(upper: str, lower: Sequence[str]) -> Iterator[Change]:
         os.close(root)
 
 
+def _statuses(directory: int) -> dict[str, os.stat_result]:
+    found = {}
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                found[entry.name] = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+    return found
+
+
 def _compare(root: int, lower: list[str], path: str, opaque: bool) -> Iterator[Change]:
     """`opaque`: a directory above hides all of `lower`, whose names are then gone unless they are in the layer."""
     upper = fs.open_directory_beneath(root, path[1:])
@@ -141,7 +152,7 @@ def _compare(root: int, lower: list[str], path: str, opaque: bool) -> Iterator[C
         return  # removed by the container meanwhile
     try:
         opaque = opaque or is_opaque(upper)
-        mine = {name: status for name in os.listdir(upper) if (status := lstat(name, upper)) is not None}
+        mine = _statuses(upper)
     finally:
         os.close(upper)
     gone = merged_names(lower) - mine.keys() if opaque else set()
