@@ -16,7 +16,6 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -91,7 +90,7 @@ def check_host(host: str) -> None:
 
 
 def insecure(host: str, rules: Rules) -> bool:
-    """Whether plain HTTP and unverified certificates are accepted from `host[:port]`."""
+    """Whether plain HTTP and unverified certificates are accepted from `host[:port]`; of names, see `lookup`."""
     name = urlsplit(f"//{host}").hostname or ""
     if name == "localhost" or host in rules.insecure or name in rules.insecure:
         return True
@@ -99,13 +98,12 @@ def insecure(host: str, rules: Rules) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or any(address in network for network in _networks(rules.insecure))
+    return address.is_loopback or any(address in network for network in networks(rules))
 
 
-def _networks(entries: tuple[str, ...]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    for entry in entries:
-        if "/" in entry:
-            yield ipaddress.ip_network(entry, strict=False)
+def networks(rules: Rules) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The insecure ones; ValueError where one is none."""
+    return [ipaddress.ip_network(entry, strict=False) for entry in rules.insecure if "/" in entry]
 
 
 def check(rules: Rules) -> None:
@@ -120,7 +118,7 @@ def check(rules: Rules) -> None:
         if parts.query or parts.fragment or "@" in parts.netloc:
             raise InvalidArgument(f'invalid mirror: query, fragment or user in "{mirror}"')
     try:
-        list(_networks(rules.insecure))
+        networks(rules)
     except ValueError as error:
         raise InvalidArgument(f"invalid insecure registry: {error}") from error
     for entry in rules.insecure:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hafen.distribution.auth import Credentials
-from hafen.distribution.endpoint import Rules, check_host, domain_of, endpoints
+from hafen.distribution.endpoint import Rules, domain_of, endpoints
+from hafen.distribution.lookup import looked_up
 from hafen.distribution.repository import reachable
 from hafen.distribution.transport import Target, Transport
 from hafen.errors import InvalidArgument, System
@@ -13,7 +14,7 @@ async def login(server: str, credentials: Credentials, rules: Rules, agent: str)
     """The refresh token that stands for the password from now on, empty where the registry gives none. Unauthorized, or
     System with Docker's text, where the credentials are refused."""
     try:
-        check_host(domain_of(server))
+        rules = await looked_up(domain_of(server), rules)
     except InvalidArgument as error:
         raise InvalidArgument(f"unable to parse server address: {error.message}") from error
     async with Transport(rules, credentials, agent, offline=True) as transport:

@@ -14,6 +14,7 @@ import msgspec
 
 from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Endpoint, Rules, endpoints
+from hafen.distribution.lookup import looked_up
 from hafen.distribution.transport import (
     MANIFEST_LIMIT,
     Refusal,
@@ -337,6 +338,7 @@ async def open_repository(
     name: Reference, credentials: Credentials, rules: Rules, agent: str, *, push: bool = False
 ) -> AsyncIterator[Repository]:
     """A repository with the endpoints that answer, each asked once what it wants to know of us."""
+    rules = await looked_up(name.domain, rules)
     async with Transport(rules, credentials, agent) as transport:
         candidates = [one for one in endpoints(name.domain, rules) if not (push and one.mirror)]
         reached = await reachable(transport, candidates)

@@ -11,6 +11,7 @@ import msgspec
 
 from hafen.distribution.auth import Credentials
 from hafen.distribution.endpoint import Endpoint, Rules, endpoints
+from hafen.distribution.lookup import looked_up
 from hafen.distribution.repository import following, reachable
 from hafen.distribution.transport import Target, Transport, Unreachable, read, refusal
 from hafen.errors import Corrupt, InvalidArgument, System
@@ -40,6 +41,7 @@ class _Catalogue(msgspec.Struct, frozen=True):
 
 async def search(domain: str, term: str, limit: int, credentials: Credentials, rules: Rules) -> list[SearchResult]:
     """At most `limit` repositories of a registry whose names have `term` in them."""
+    rules = await looked_up(domain, rules)
     async with Transport(rules, credentials, "hafen") as transport:
         if domain == DEFAULT_DOMAIN:
             found = await _index(transport, _HUB, f"{_HUB.base}/search", term, limit)

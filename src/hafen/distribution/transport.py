@@ -27,6 +27,7 @@ from hafen.errors import Corrupt, HafenError, System, Unavailable
 
 MANIFEST_LIMIT = 4 << 20  # distribution-spec: registries refuse larger ones
 _REDIRECTS = 5
+_LAST_PORT = 65535
 _BUFFER = 1 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
@@ -204,9 +205,10 @@ def _failure(what: str, url: str, error: BaseException) -> HafenError:
         cause = error.certificate_error
     if isinstance(cause, ssl.SSLError):
         return System(f"{what}: {tls.describe(cause, host)}")
-    if isinstance(error, aiohttp.InvalidURL):
-        return System(f"{what}: dial tcp: address {host.rpartition(':')[2]}: invalid port")
-    if isinstance(error, UnicodeError):  # a label of more than 63 characters is in no DNS
+    port = host.rpartition(":")[2]
+    if isinstance(error, aiohttp.InvalidURL) and port.isdigit() and int(port[:9]) > _LAST_PORT:
+        return System(f"{what}: dial tcp: address {port}: invalid port")
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):  # a label of more than 63 characters is in no DNS
         return Unreachable(f"{what}: dial tcp: lookup {urlsplit(url).hostname}: no such host")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unreachable(f"{what}: dial tcp {host}: i/o timeout")

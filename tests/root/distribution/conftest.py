@@ -25,6 +25,6 @@ def registry(folder: Path) -> Iterator[Registry]:
 @pytest.fixture(scope="module")
 def engine(machine_left_as_found: None, folder: Path) -> Iterator[EngineProcess]:
     flags = ("--idle-shims", "1", "--idle-netns", "1", "--registry-certs", str(folder / "certs.d"))
-    with EngineProcess(folder / "e", *flags) as process:
+    with EngineProcess(folder / "e", *flags, "--insecure-registry", "127.77.0.0/16") as process:
         process.load_busybox()
         yield process

@@ -267,3 +267,11 @@ def test_a_token_service_that_there_cannot_be(engine: EngineProcess, registry: R
 def test_stars_without_end(engine: EngineProcess) -> None:
     failed = engine.docker("search", "--filter", f"stars={'9' * 30}", "x", check=False)
     assert failed.stderr.strip().endswith(f'parsing "{"9" * 30}": value out of range')
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("127.77.1:1", "http"), ("127.78.1:1", "https")])
+def test_an_insecure_network_is_meant_for_names_too(engine: EngineProcess, name: str, scheme: str) -> None:
+    """These are names, of which the resolver makes 127.77.0.1 and 127.78.0.1; nobody connects to such."""
+    for command in (("pull", f"{name}/x"), ("login", "-u", "a", "-p", "b", name)):
+        failed = engine.docker(*command, check=False)
+        assert f'Get "{scheme}://{name}/v2/": dial tcp: lookup {name[:-2]}: no such host' in failed.stderr
