@@ -5,7 +5,7 @@ which begins anew whenever a client is told that the blob is there: a client tha
 These renewals live in memory, so for the time of grace after a start no link is taken for needless.
 
 What is being committed has no row yet; its digest is held as a lease until it has. Everything that decides runs on the
-loop's thread without a pause between the question and the deed, as the handlers of requests do.
+loop's thread without a pause between the last question and the deed, as the handlers of requests do.
 """
 
 from __future__ import annotations
@@ -105,15 +105,21 @@ class Collector:
 
     async def collect(self, in_thread: InThread) -> None:
         expired = self._uploads.expire(self._limits.upload)
-        self._drop_needless()
+        await self._drop_needless()
         removed = await self._sweep(in_thread)
         self.removed += removed
         self.collections += 1
         if removed or expired:
             log.info("garbage collection: %d blobs, %d abandoned uploads", removed, expired)
 
-    def _drop_needless(self) -> None:
+    async def _drop_needless(self) -> None:
+        """Looked for one repository at a time; what is found and has been needed or renewed meanwhile stays."""
         before = time.time() - self._limits.grace
         self._renewed = {key: at for key, at in self._renewed.items() if at >= before}
-        if self._started < before:
-            self._rows.drop([key for key in self._rows.needless(before) if key not in self._renewed])
+        if self._started >= before:
+            return
+        found: list[tuple[str, Digest]] = []
+        for name in self._rows.pushed_to():
+            found += [(name, digest) for digest in self._rows.needless(name, before)]
+            await asyncio.sleep(0)
+        self._rows.drop([key for key in found if key not in self._renewed], before)

@@ -22,6 +22,10 @@ from hafen.spec.digest import Digest
 from hafen.storage.database import Database, Value
 
 _MANIFEST = "manifests.digest, media_type, size, artifact_type, annotations"
+_NEEDLESS = (
+    "linked_at < ? AND NOT EXISTS "
+    "(SELECT 1 FROM needs WHERE needs.repository = links.repository AND needs.digest = links.digest)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,22 +374,25 @@ class Rows:
 
     # Collection
 
-    def needless(self, before: float) -> list[tuple[str, Digest]]:
-        """Links made before that time that no manifest of their repository needs, as (repository, digest)."""
-        rows = self._database.query(
-            "SELECT name, digest FROM links JOIN repositories ON id = links.repository WHERE linked_at < ? "
-            "AND upstream IS NULL AND NOT EXISTS "
-            "(SELECT 1 FROM needs WHERE needs.repository = links.repository AND needs.digest = links.digest)",
-            (before,),
-        )
-        return [(str(name), Digest(str(digest))) for name, digest in rows]
+    def pushed_to(self) -> list[str]:
+        """Names of all repositories but those of caches."""
+        rows = self._database.query("SELECT name FROM repositories WHERE upstream IS NULL")
+        return [str(name) for (name,) in rows]
 
-    def drop(self, links: Iterable[tuple[str, Digest]]) -> None:
-        """Remove links, and repositories that hold nothing any more."""
+    def needless(self, name: str, before: float) -> list[Digest]:
+        """Blobs of the repository, linked before that time, that no manifest of it needs."""
+        rows = self._database.query(
+            f"SELECT digest FROM links WHERE repository = ? AND {_NEEDLESS}", (self._id(name), before)
+        )
+        return [Digest(str(digest)) for (digest,) in rows]
+
+    def drop(self, links: Iterable[tuple[str, Digest]], before: float) -> None:
+        """Remove those of these links that are needless, and repositories that hold nothing any more."""
         with self._database.transaction():
             for name, digest in links:
                 self._database.execute(
-                    "DELETE FROM links WHERE repository = ? AND digest = ?", (self._id(name), digest)
+                    f"DELETE FROM links WHERE repository = ? AND digest = ? AND {_NEEDLESS}",
+                    (self._id(name), digest, before),
                 )
             self._database.execute(
                 "DELETE FROM repositories WHERE NOT EXISTS (SELECT 1 FROM links WHERE repository = id) "

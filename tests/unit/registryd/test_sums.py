@@ -70,7 +70,7 @@ def test_they_are_what_counting_gives(database: Database) -> None:
         lambda name: rows.unlink(name, chance.choice(POOL)[0]),
         lambda name: rows.put(name, *chance.choice(POOL), PLAIN, [chance.choice("xyz")]),
         lambda name: rows.remove_manifest(name, chance.choice(POOL)[0]),
-        lambda name: rows.drop([(name, digest) for digest, _ in chance.sample(POOL, 3)]),
+        lambda name: rows.drop([(name, digest) for digest, _ in chance.sample(POOL, 3)], 1e12),
         lambda name: cached.link(f"far/{name}", "http://far", *chance.choice(POOL)),
         lambda name: cached.put(f"far/{name}", "http://far", *chance.choice(POOL), PLAIN, "x"),
     ]
@@ -83,7 +83,7 @@ def test_they_are_what_counting_gives(database: Database) -> None:
     QuotaRows(database).settle(PREFIXES)  # counted once, of what is there
     check(database)
     cached.settle({})
-    rows.drop([(name, digest) for name in NAMES for digest, _ in POOL])
+    rows.drop([(name, digest) for name in NAMES for digest, _ in POOL], 1e12)
     for name in NAMES:
         for digest, _ in POOL:
             rows.remove_manifest(name, digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from hafen.errors import OutOfSpace
 from hafen.registryd import uploads as module
 from hafen.registryd.collect import BlobSweep, Collector, Limits
 from hafen.registryd.errors import DigestInvalid, RangeInvalid, UploadBusy, UploadUnknown
+from hafen.registryd.manifest import OCI_IMAGE, Manifest, Need
 from hafen.registryd.rows import Rows
 from hafen.registryd.schema import MIGRATIONS
 from hafen.registryd.store import LocalBlobs
@@ -143,6 +145,27 @@ async def test_a_link_that_a_client_was_told_of_stays(tmp_path: Path, rows: Rows
     collecting._renewed["a", told] = 1e12
     assert await removed_by(collecting) == 1
     assert list(blobs.all()) == [told]
+
+
+async def test_what_is_needed_or_pushed_again_while_others_are_looked_at_stays(tmp_path: Path, rows: Rows) -> None:
+    collecting, _ = collector(tmp_path, rows, Leases(), 0.0)
+    needed, again, renewed, gone = (digests.of(data) for data in (b"needed", b"again", b"renewed", b"gone"))
+    for name in ("a", "b"):  # whatever else there is comes between the question and the deed
+        for digest in (needed, again, renewed, gone):
+            rows.link(name, digest, 1)
+    rows._database.execute("UPDATE links SET linked_at = 0")
+    collecting._started = 0.0
+    collection = asyncio.ensure_future(collecting.collect(at_once))
+    await asyncio.sleep(0)  # it has looked at one of them
+    for name in ("a", "b"):
+        need = Need(needed, 1, is_manifest=False, required=True)
+        rows.put(name, digests.of(b"m"), 1, Manifest(OCI_IMAGE, "", None, {}, (need,)), ["v1"])
+        rows.link(name, again, 1)
+        collecting.renew(name, renewed)
+    await collection
+    for name in ("a", "b"):
+        assert rows.linked(name, gone) is None
+        assert None not in (rows.linked(name, needed), rows.linked(name, again), rows.linked(name, renewed))
 
 
 async def test_nothing_is_needless_in_the_time_of_grace_after_a_start(tmp_path: Path, rows: Rows) -> None:
