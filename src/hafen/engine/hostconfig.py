@@ -266,6 +266,8 @@ def complete(wanted: HostConfig, host: HostFacts) -> HostConfig:
         cgroupns_mode=wanted.cgroupns_mode or cgroupns,
         shm_size=wanted.shm_size or specgen.DEFAULT_SHM_SIZE,
         memory_swap=wanted.memory_swap or wanted.memory * 2,
+        memory_swappiness=None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
+        pids_limit=None if (wanted.pids_limit or 0) <= 0 else wanted.pids_limit,
         oom_kill_disable=bool(wanted.oom_kill_disable),
         restart_policy=RestartPolicy(
             name=wanted.restart_policy.name or "no",

@@ -303,7 +303,7 @@ def resources(wanted: WireResources, found: Found) -> Resources:
             limit=wanted.memory or None,
             reservation=wanted.memory_reservation or None,
             swap=max(wanted.memory_swap, -1) or None,
-            swappiness=wanted.memory_swappiness if (wanted.memory_swappiness or -1) >= 0 else None,
+            swappiness=None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
             disable_oom_killer=wanted.oom_kill_disable or None,
         ),
         cpu=_cpu(wanted),

@@ -60,7 +60,7 @@ class MountPoint(msgspec.Struct, frozen=True, omit_defaults=True):
 def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
     """One of `HostConfig.Binds`: `source:destination[:mode]`, `name:destination[:mode]` or `destination`."""
     parts = text.split(":")
-    if len(parts) > 3 or not all(parts):
+    if len(parts) > 3 or not all(parts) or (len(parts) == 2 and _is_mode(parts[1])):
         raise System(f"invalid volume specification: '{text}'")
     source, destination, mode = "", parts[0], ""
     if len(parts) > 1:
@@ -106,6 +106,14 @@ def parse_bind(text: str, volume_driver: str = "") -> MountPoint:
     )
 
 
+def _is_mode(text: str) -> bool:
+    """What is no destination, though it stands where one would."""
+    try:
+        return bool(_parse_mode(text))
+    except System:
+        return False
+
+
 def _parse_mode(mode: str) -> tuple[str, ...]:
     options = tuple(mode.split(",")) if mode else ()
     groups = (_ACCESS, _LABELS, PROPAGATIONS, _CONSISTENCY, _OWN, frozenset(("nocopy",)))
@@ -132,9 +140,10 @@ def _clean(path: str) -> str:
 
 
 def image_volume(destination: str, volume_driver: str = "") -> MountPoint | None:
-    """A VOLUME of an image, or of `Config.Volumes`: an anonymous volume; None for what Docker skips."""
-    cleaned = _clean(destination)
-    if cleaned == "/" or not destination.startswith("/"):
+    """A VOLUME of an image, or of `Config.Volumes`, an anonymous volume; one that is relative lies below the root. None
+    for the root itself, which Docker skips."""
+    cleaned = _clean(f"/{destination}")
+    if cleaned == "/":
         return None
     return MountPoint(type="volume", destination=cleaned, driver=volume_driver, copy_up=True, anonymous=True)
 
@@ -236,7 +245,7 @@ def _volume_mount(mount: Mount, destination: str) -> MountPoint:
         rw=not mount.read_only,
         copy_up=not (options and options.no_copy),
         anonymous=not mount.source,
-        subpath=subpath,
+        subpath=posixpath.normpath(subpath) if subpath else "",
     )
 
 
@@ -251,7 +260,7 @@ def _image_mount(mount: Mount, destination: str) -> MountPoint:
 
 
 def _check_subpath(subpath: str, what: str) -> None:
-    if subpath.startswith("/") or ".." in subpath.split("/"):
+    if subpath.startswith("/") or posixpath.normpath(subpath).split("/")[0] == "..":
         raise InvalidArgument(f"subpath must be a relative path within the {what}")
 
 

@@ -97,10 +97,10 @@ def test_mounts() -> None:
 
 def test_image_volumes() -> None:
     assert image_volume("/") is None
-    assert image_volume("x") is None
-    point = image_volume("/data/")
-    assert point is not None
-    assert point.destination == "/data"
+    for text, destination in (("/data/", "/data"), ("x", "/x"), ("./x/../y", "/y"), ("../x", "/x")):
+        point = image_volume(text)
+        assert point is not None
+        assert point.destination == destination
 
 
 def test_volumes_from() -> None:
