@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from hafen.engine.netnames import NameService, Namespaces
 from hafen.engine.netrecords import Endpoints, NetworkRecord, NetworkRecords, as_network
 from hafen.errors import Conflict, Forbidden
 from hafen.network import etcfiles
-from hafen.network.driver import Endpoint, Netns, NetworkDriver, Opening, Wish
+from hafen.network.driver import AddressBusy, Endpoint, Netns, NetworkDriver, Opening, Wish
 from hafen.network.ipam import mac_of
 from hafen.spec.ports import Port
 from hafen.spec.wire.network import EndpointIpamConfig, EndpointSettings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 VERSIONS = (4, 6)
 _REMEMBERED = 4096
+_CLEARING = 5.0  # seconds that the kernel may need to clear a network namespace away
 
 
 class Members(Namespaces, Protocol):
@@ -243,7 +245,7 @@ class Joins:
         driver = self.drivers[record.driver]
         with ExitStack() as undo:
             undo.callback(self.addresses.give_back, record, ip[0], ip6[0])
-            endpoint = driver.attach(as_network(record), wish, netns)
+            endpoint = await self._made(record, wish, netns)
             if netns is not None:
                 undo.callback(driver.unplug, endpoint, netns)
             endpoint = replace(endpoint, names=names, links=links, leads_out=tuple(leads_out))
@@ -259,6 +261,18 @@ class Joins:
                 self._take_back(record, endpoint, netns)
                 raise
         return endpoint
+
+    async def _made(self, record: NetworkRecord, wish: Wish, netns: Netns | None) -> Endpoint:
+        """A container that starts again at once finds its own address taken for a moment."""
+        deadline = time.monotonic() + _CLEARING
+        while True:
+            network = as_network(self.records.find(record.id))  # it may go while this waits
+            try:
+                return self.drivers[record.driver].attach(network, wish, netns)
+            except AddressBusy:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.02)
 
     def _grant(self, record: NetworkRecord, settings: EndpointSettings, former: Endpoint | None) -> tuple[Grant, Grant]:
         """What is asked, or what it had when it last was there: proxies and the like go on using the address of who

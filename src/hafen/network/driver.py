@@ -213,6 +213,11 @@ def is_link_name(name: str) -> bool:
     return len(name) == 13 and name.startswith("hf") and all(c in "0123456789abcdef" for c in name[2:])
 
 
+class AddressBusy(System):
+    """The address is somebody's: perhaps of a namespace whose last process has ended, and which the kernel needs some
+    tens of milliseconds to clear away."""
+
+
 @contextmanager
 def in_words(what: str) -> Iterator[None]:
     """The kernel's refusals as `System`."""

@@ -19,7 +19,7 @@ from hafen.kernel import rtnetlink
 from hafen.kernel.netlink import Request
 from hafen.kernel.rtnetlink import Link, Rtnetlink
 from hafen.network import sandbox
-from hafen.network.driver import Endpoint, Netns, Network, Opening, Wish, in_words
+from hafen.network.driver import AddressBusy, Endpoint, Netns, Network, Opening, Wish, in_words
 from hafen.network.ipam import Taken
 from hafen.spec.ports import PortMapping
 
@@ -142,6 +142,10 @@ class ParentDriver:
                     raise System(
                         f"failed to create the {self.name} port: operation not supported: "
                         f"this kernel has no {self.name}"
+                    ) from error
+                if error.errno == errno.EADDRINUSE:
+                    raise AddressBusy(
+                        f"failed to set up container networking: network {network.name}: {error.strerror}"
                     ) from error
                 raise
         return Endpoint(

@@ -235,6 +235,23 @@ async def test_macvlan_as_a_network_of_the_engine(engine: NetworkEngine) -> None
         await create(engine, "home", driver="macvlan", options={"parent": "uplink", "macvlan_mode": "foo"})
 
 
+async def test_an_address_that_is_not_free_yet_is_waited_for(engine: NetworkEngine) -> None:
+    """The kernel needs a moment to clear the namespace away that a container had before it was started again."""
+    home = addresses(IpamConfig(subnet="192.0.2.0/24", gateway="192.0.2.1"))
+    await create(engine, "home", driver="macvlan", options={"parent": "uplink"}, ipam=home)
+    wanted = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="192.0.2.70"))
+    guest = engine.guest(mode="home", networking=NetworkingConfig(endpoints_config={"home": wanted}))
+    await engine.attach(guest)
+    former = engine.namespaces[guest.id]
+    engine.networks.release(guest.id)
+    async with asyncio.TaskGroup() as group:
+        again = group.create_task(engine.attach(guest))
+        await asyncio.sleep(0.1)
+        assert not again.done()
+        assert former.run("ip", "link", "del", "eth0").returncode == 0
+    assert again.result().networks["home"].ip_address == "192.0.2.70"
+
+
 async def test_several_subnets_on_one_parent(engine: NetworkEngine) -> None:
     """Each address leads out by the gateway of its own subnet; who does not choose gets the next that is free."""
     configs = [IpamConfig(subnet=f"{net}.0/29", gateway=f"{net}.6") for net in ("192.168.210", "192.168.212")]
