@@ -2,7 +2,7 @@
 
 Every blob that a row names is read to its end, every image has what it needs. A blob that no row names is no problem:
 collection takes it. What a registry has lost its clients push again, as it tells them that it is not there; of a blob
-that is damaged within its size they are told so once `--repair` has removed it.
+that is damaged within its size, or of which the row says another one, they are told so once `--repair` has removed it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Report:
 
 class _Check:
     def __init__(self, database: Database, content: LocalContent, repair: bool) -> None:
-        self._query = database.query
+        self._query, self._run = database.query, database.execute
         self._content = content
         self._repair = repair
         self._bytes = 0
@@ -96,8 +96,10 @@ class _Check:
                     self._content.remove(digest)
                     wrong += "; removed, for a client to push it again"
                 yield Problem("blob-damaged", digest, wrong)
-            elif self._content.size(digest) != size:
-                yield Problem("blob-row", digest, f"its row has the size {size}, not {self._content.size(digest)}")
+            elif (found := self._content.size(digest)) != size:
+                if self._repair:
+                    self._run("DELETE FROM links WHERE digest = ? AND size <> ?", (digest, found))
+                yield Problem("blob-row", digest, f"its row has the size {size}, not {found}")
 
     def _manifests(self) -> Iterator[Problem]:
         """What images need and their repositories have not; members of an index, and what a cache fetches when it is

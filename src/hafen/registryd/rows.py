@@ -143,14 +143,10 @@ class Rows:
 
     def link(self, name: str, digest: Digest, size: int) -> None:
         with self._database.transaction():
-            repository = self._made(name)
-            self._database.execute(  # what had been told of another size was damaged
-                "DELETE FROM links WHERE repository = ? AND digest = ? AND size <> ?", (repository, digest, size)
-            )
             self._database.execute(
                 "INSERT INTO links (repository, digest, size, linked_at) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET linked_at = excluded.linked_at",
-                (repository, digest, size, time.time()),
+                (self._made(name), digest, size, time.time()),
             )
 
     def unlink(self, name: str, digest: Digest) -> bool:

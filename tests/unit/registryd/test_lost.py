@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_a_damaged_manifest_is_pushed_again(registry: RegistryProcess, client: C
     assert client("GET", f"/v2/{name}/manifests/v1").status == 500
     push(client, name)
     assert whole(client, name)
+
+
+def test_a_row_with_another_size_goes_and_the_blob_is_pushed_again(tmp_path: Path) -> None:
+    with RegistryProcess(tmp_path) as process, closing(process.client()) as client:
+        push(client, "a")
+    with closing(sqlite3.connect(tmp_path / "registry.db")) as database, database:
+        database.execute("UPDATE links SET size = size + 1 WHERE digest = ?", (sha256(LAYER),))
+    assert fsck.main(["--root", str(tmp_path), "--repair"]) == 1
+    with RegistryProcess(tmp_path) as process, closing(process.client()) as client:
+        assert push(client, "a") == [LAYER]
+        assert whole(client, "a")
+    assert fsck.main(["--root", str(tmp_path)]) == 0
 
 
 def test_a_blob_of_the_right_size_is_found_damaged_by_fsck_and_pushed_again(tmp_path: Path) -> None:
