@@ -79,7 +79,9 @@ async def _load(
         loader = _Loader(store, contents, lease)
         images = [(await loader.image(item), item.names) for item in wanted if loader.fits(item, platform)]
         if not images:
-            raise NotFound(f"image archive: no image in it is for {platform}")
+            raise NotFound(
+                f"image archive: no image in it is for {platform}" if platform else "image archive: it is empty"
+            )
         indexes = [await loader.index(item) for item in wanted if item.index]
         await asyncio.to_thread(store.content.sync)
         moved: list[tuple[Reference, str]] = []

@@ -30,9 +30,10 @@ def engine(machine_left_as_found: None) -> Iterator[EngineProcess]:
 
 
 def du(*paths: Path) -> tuple[int, int]:
-    """Bytes that the files below take as `du` counts them, without and with what whole blocks add."""
+    """Bytes that the files below take as `du` counts them: regular ones alone, and all with what whole blocks add."""
     run = subprocess.run(["du", "-sb", *map(str, paths)], capture_output=True, text=True, check=True)
-    names = subprocess.run(["find", *map(str, paths), "-type", "d"], capture_output=True, text=True, check=True)
+    others = ["find", *map(str, paths), "!", "-type", "f"]
+    names = subprocess.run(others, capture_output=True, text=True, check=True)
     whole = sum(int(line.split()[0]) for line in run.stdout.splitlines())
     return whole - sum(os.lstat(name).st_size for name in names.stdout.splitlines()), whole
 

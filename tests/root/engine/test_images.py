@@ -430,6 +430,7 @@ BAD = {
     "no layer": (tar(CONFIG, MANIFEST_JSON), Corrupt, "layer.tar is missing"),
     "another layer": (tar(member("0/layer.tar", SECOND), CONFIG, MANIFEST_JSON), Corrupt, "the configuration says"),
     "another count": (tar(member("0/layer.tar", ROOT_TAR), TWO, MANIFEST_JSON), Corrupt, "1 layers, but .* names 2"),
+    "no image": (tar(member("manifest.json", b"[]")), NotFound, "it is empty"),
     "no JSON": (tar(member("manifest.json", b"[{]")), Corrupt, "invalid manifest.json"),
     "no diff id": (docker_archive(ROOT_TAR, rootfs=NO_DIFF_ID), Corrupt, "invalid image configuration"),
     "a bad tag": (docker_archive(ROOT_TAR, tags=("Not A Tag",)), Corrupt, "invalid tag"),

@@ -1,5 +1,6 @@
 """Links: variables, /etc/hosts and names on the default bridge, an alias of one container's own elsewhere."""
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
@@ -85,17 +86,18 @@ def test_an_exec_and_names(engine: EngineProcess, db: str) -> None:
 
 
 def test_a_new_address_is_followed(engine: EngineProcess, db: str) -> None:
-    web, taker = f"{db}-web", f"{db}-taker"
+    web = f"{db}-web"
     engine.docker("run", "-d", "--name", web, "--link", f"{db}:sql", *SLEEP)
     engine.docker("exec", web, "sh", "-c", "echo '10.9.8.7\tmine' >>/etc/hosts")
     before = address(engine, db)
-    engine.docker("kill", db)
-    engine.docker("run", "-d", "--name", taker, *SLEEP)
-    engine.docker("start", db)
-    while address(engine, db) == before:  # the pool gave the same address again: take it away
+    for number in itertools.count():
         engine.docker("kill", db)
-        engine.docker("restart", "-t", "0", taker)
+        engine.kill()  # who had which address is forgotten: the lowest free one is the taker's
+        engine.start()
+        engine.docker("run", "-d", "--name", f"{db}-taker-{number}", *SLEEP)
         engine.docker("start", db)
+        if address(engine, db) != before:
+            break
     found = hosts(engine, web)
     assert {names.split()[0]: ip for names, ip in found.items() if names.startswith("sql ")} == {
         "sql": address(engine, db)
