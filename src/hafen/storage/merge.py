@@ -6,7 +6,6 @@ https://docs.kernel.org/filesystems/overlayfs.html; done without mounting, so it
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 from hafen.kernel import consts, fs
 from hafen.storage.snapshot import OPAQUE, Change, ChangeKind, Usage
@@ -39,14 +38,13 @@ def inside(directory: str) -> Iterator[os.stat_result]:
             if opened is None:
                 continue
             try:
-                for name in os.listdir(opened):
-                    with suppress(FileNotFoundError):
-                        status = os.stat(name, dir_fd=opened, follow_symlinks=False)
-                        if stat.S_ISDIR(status.st_mode):
-                            pending.append(f"{path}/{name}" if path else name)
-                        yield status
+                found = _statuses(opened)
             finally:
                 os.close(opened)
+            for name, status in found.items():
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(f"{path}/{name}" if path else name)
+            yield from found.values()
     finally:
         os.close(root)
 
