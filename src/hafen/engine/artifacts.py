@@ -1,8 +1,8 @@
 """Signatures, SBOMs and attestations: what refers to an image's manifest is fetched with it, kept, told and pushed.
 
-An artifact is a manifest whose `subject` is an image's manifest (OCI image-spec 1.1), or an entry of an index that
-BuildKit marks as an attestation of another one. It is kept as long as its image. Nothing here is worth failing a pull
-for: what cannot be had is logged.
+An artifact is a manifest whose `subject` is an image's manifest, or another artifact's (OCI image-spec 1.1), or an
+entry of an index that BuildKit marks as an attestation of another one. It is kept as long as its image. Nothing here is
+worth failing a pull for: what cannot be had is logged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # its HTTP library is imported when it is used
 
 log = logging.getLogger(__name__)
 
-MOST = 64  # artifacts of one image
+MOST = 64  # artifacts of one image, those of its artifacts included
 LARGEST = 32 << 20  # bytes of one blob of an artifact
 _IN_TOTO = "application/vnd.in-toto+json"
 _PREDICATE = "in-toto.io/predicate-type"
@@ -69,8 +69,15 @@ class Collector:
             module = await asyncio.to_thread(import_module, "hafen.distribution.referrers")
             for subject in manifests:
                 wanted += [(one, subject) for one in await module.listed(self._source, subject)]
-            for descriptor, subject in wanted[:MOST]:
-                found.append(await self._artifact(descriptor, subject))
+            while wanted:  # what refers to the image, then what refers to that, as a signature to an SBOM
+                level: list[Artifact] = []
+                for descriptor, subject in wanted:
+                    if len(found) < MOST and descriptor.digest not in {one.digest for one in found}:
+                        level.append(await self._artifact(descriptor, subject))
+                        found.append(level[-1])
+                wanted = []
+                for about in level:
+                    wanted += [(one, about.digest) for one in await module.listed(self._source, about.digest)]
         except HafenError as error:
             log.info("not all that refers to an image of %s could be had: %s", self._source.name.repository, error)
         return found

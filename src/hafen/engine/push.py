@@ -77,11 +77,13 @@ class Pusher:
         if (index := imageplatforms.index_of(self._store, image)) is not None and index[0] == pushed:
             there |= {Digest(entry.digest) for entry in index[2].manifests}
         about = {one.digest: one for member in members for one in artifacts.of_image(self._store, member)}
-        for one in about.values():
-            if one.subject in there:
+        while ready := [one for one in about.values() if one.subject in there]:  # after what it refers to
+            for one in ready:
                 await artifacts.push(self._store, self._uploader, one)
                 await announce(one.subject, one.descriptor)
                 self._report(Progress(status=f"{one.descriptor.artifact_type}: digest: {one.digest}"))
+                there.add(one.digest)
+                del about[one.digest]
 
     def _whole_index(self, image: Image) -> tuple[bytes, Index, list[tuple[Descriptor, Image | Artifact]]] | None:
         """The index that an image came by, where there are several manifests in it and all of them are here."""

@@ -71,9 +71,14 @@ def test_they_come_stay_and_go_with_the_image(engine: EngineProcess, source: Reg
     sbom = artifact(source, "signed", SPDX, b'{"spdxVersion": "SPDX-2.3"}', image)
     signature = artifact(source, "signed", SIGNATURE, b'{"signature": "x"}', image)
     announce(source, "signed", image, sbom, signature)
+    of_sbom = artifact(source, "signed", SIGNATURE, b'{"signature": "of the SBOM"}', sbom)
+    of_that = artifact(source, "signed", SPDX, b'{"spdxVersion": "of a signature"}', of_sbom)
+    announce(source, "signed", sbom, of_sbom)
+    announce(source, "signed", of_sbom, of_that)
+    announce(source, "signed", of_that, sbom)  # a lie, and a circle
     name = f"{source.host}/signed:latest"
     engine.docker("pull", "-q", name)
-    expected = sorted(f"{one['artifactType']} {one['digest']}" for one in (sbom, signature))
+    expected = sorted(f"{one['artifactType']} {one['digest']}" for one in (sbom, signature, of_sbom, of_that))
     assert told(engine, name) == expected
     table = engine.hafen("image", "referrers", name).stdout.splitlines()
     assert table[0].split() == ["ARTIFACT", "TYPE", "DIGEST", "ABOUT", "REPOSITORY", "SIZE"]
@@ -99,6 +104,8 @@ def test_they_are_pushed_along_where_that_is_asked(
     image = publish(source, repository, "latest", [layer({"a": program.encode()})], oci=True)
     sbom = artifact(source, repository, SPDX, b'{"spdxVersion": "SPDX-2.3"}', image)
     announce(source, repository, image, sbom)
+    signature = artifact(source, repository, SIGNATURE, program.encode(), sbom)
+    announce(source, repository, sbom, signature)
     name = f"{source.host}/{repository}:latest"
     engine.docker("pull", "-q", name)
     for target in (ours, registry):
@@ -107,11 +114,16 @@ def test_they_are_pushed_along_where_that_is_asked(
         if program == "docker":
             engine.docker("push", "-q", again)
         else:
-            assert f"{SPDX}: digest: {sbom['digest']}" in engine.hafen("push", "--referrers", again).stdout
+            said = engine.hafen("push", "--referrers", again).stdout
+            assert said.index(f"{SPDX}: digest: {sbom['digest']}") < said.index(
+                f"{SIGNATURE}: digest: {signature['digest']}"
+            )
         engine.docker("rmi", name, check=False)
         engine.docker("rmi", again)
         engine.docker("pull", "-q", again)
-        assert told(engine, again) == ([] if program == "docker" else [f"{SPDX} {sbom['digest']}"])
+        assert told(engine, again) == (
+            [] if program == "docker" else sorted((f"{SPDX} {sbom['digest']}", f"{SIGNATURE} {signature['digest']}"))
+        )
         engine.docker("rmi", again)
         engine.docker("pull", "-q", name)
     engine.docker("rmi", name)
