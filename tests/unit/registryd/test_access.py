@@ -21,6 +21,7 @@ import pytest
 from hafen.errors import InvalidArgument
 from hafen.registryd.access import parse_rules
 from hafen.registryd.passwords import parse_htpasswd
+from hafen.registryd.watched import INTERVAL
 from tests.harness.registry import RegistryProcess, sha256
 
 RULES = """
@@ -144,6 +145,9 @@ def test_files_are_read_again_when_they_have_changed(users: tuple[Path, Path], t
         written(rules, "nonsense")
         written(passwords, f"{anna}\n{ben}")
         wait_answer("GET", ANNA, 404)
+        looked_at = time.monotonic() + INTERVAL  # the rules too, by the first request from then on
+        while time.monotonic() < looked_at:
+            wait_answer("DELETE", BEN, 404)
         wait_answer("DELETE", BEN, 404)
         process.stop()
         assert "what it said before counts: line 1 of the rules" in process.log
