@@ -85,7 +85,7 @@ def test_our_engine_runs_what_podman_pushed(place: Place, built: str, host: str,
     place.engine.docker("pull", "-q", name)
     assert place.engine.docker("run", "--rm", name).stdout == SAID
     gone = place.engine.docker("run", "--rm", name, "sh", "-c", "pwd; echo $WHO; ls /etc").stdout
-    assert gone == "/a\nstranger\nhostname\nhosts\npasswd\nresolv.conf\n"
+    assert gone == "/a\nstranger\nhostname\nhosts\nmtab\npasswd\nresolv.conf\n"
     assert came_as(place.engine, name, digest(place.strangers, f"docker://{name}"))
     place.engine.docker("rmi", name)
 
