@@ -55,13 +55,15 @@ layers() { grep -v 'Verifying Checksum' | sed -E 's/^[0-9a-f]{12}:/layer:/; s/ s
 box() { printf '%s\n' "$1 $N" > "$1"; tar --mtime=@0 --owner=0 --group=0 --mode=0644 -cf - "$1"; rm "$1"; }
 """
 
+_IDENTIFIERS = [
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "<short>"),  # also the rare one of digits alone
+]
 _PLACEHOLDERS = [
     (re.compile("\\bSRun '"), "Run '"),  # a slip of docker 28.2
     (re.compile(r"(manifest unknown: manifest unknown|name not known to registry): .*"), r"\1"),  # ours says which
     (re.compile("runc create failed: "), ""),  # the name of the runtime, where it says what it refused
     (re.compile(r"/[^\s'\":,]*/volumes(?=/[\w.$-]+/_data)"), "<volumes>"),
-    (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
-    (re.compile(r"\b[0-9a-f]{12}\b"), "<short>"),  # also the rare one of digits alone
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+-]\d{4} UTC|Z|[+-]\d\d:\d\d)"), "<time>"),
     (re.compile(r"\b(Less than a second|About a minute|\d+ (seconds?|minutes?))\b"), "<age>"),
     (re.compile(r"\b172\.\d+\.\d+\.\d+\b"), "<ip>"),
@@ -161,8 +163,12 @@ class Player:
         for mark, raw in ((">", output), ("!", errors)):
             text = raw.decode(errors="backslashreplace").replace("\r", "^M").replace("\0", "^@")
             text = text.replace(str(here.resolve()), "$PWD").replace(str(here), "$PWD").replace("hafen", "docker")
+            for pattern, placeholder in _IDENTIFIERS:  # first: their digits may hold a name or a port
+                text = pattern.sub(placeholder, text)
             for name, value in names.items():
-                text = text.replace(value, "$" + name)
+                text = re.sub(
+                    rf"(?<!\d){re.escape(value)}(?!\d)" if value.isdigit() else re.escape(value), f"${name}", text
+                )
             for pattern, placeholder in _PLACEHOLDERS:
                 text = pattern.sub(placeholder, text)
             said += [f"{mark} {line}".rstrip() for line in text.removesuffix("\n").split("\n") if text]
