@@ -320,6 +320,27 @@ class SnapshotterSuite:
             assert (root / "etc/passwd").exists()
         snapshots.prepare("c", base)
 
+    def test_directories_thousands_deep_are_removed_and_what_comes_after_them_too(
+        self, snapshots: Snapshotter, base: str
+    ) -> None:
+        """A container may nest them as deep as it likes."""
+        snapshots.prepare("deep", base)
+        snapshots.prepare("after", base)
+        place = snapshots.directory("deep")
+        here = os.open(place, os.O_RDONLY)
+        for _ in range(3000):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+        other = snapshots.directory("after")
+        snapshots.remove("deep")
+        snapshots.remove("after")
+        snapshots.wait_removed()
+        assert not os.path.exists(place)
+        assert not os.path.exists(other)
+
     def test_what_a_crash_left_is_removed_on_start(
         self, snapshots: Snapshotter, database: Database, base: str, tmp_path: Path
     ) -> None:

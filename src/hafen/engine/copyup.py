@@ -15,7 +15,6 @@ import asyncio
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from weakref import WeakValueDictionary
@@ -27,7 +26,7 @@ from hafen.engine.volumes import Volumes
 from hafen.errors import HafenError
 from hafen.kernel import fs
 from hafen.spec.mounts import MountPoint
-from hafen.storage import extract, treecopy
+from hafen.storage import extract, treecopy, treedelete
 from hafen.storage.snapshot import Snapshotter, Tree
 from hafen.storage.volumes import data_directory, explained
 
@@ -85,7 +84,7 @@ class CopyUp:
                 _fill_directly(source, target)
                 return
             staging = os.path.join(self._filling, point.name)
-            shutil.rmtree(staging, ignore_errors=True)
+            treedelete.delete(staging)
             os.makedirs(os.path.join(staging, "new"), 0o700)
             try:
                 os.symlink(point.subpath or ".", os.path.join(staging, "into"))
@@ -95,7 +94,7 @@ class CopyUp:
                 finally:
                     os.close(new)
             except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
+                treedelete.delete(staging)
                 raise
             os.rename(os.path.join(staging, "new"), os.path.join(staging, "done"))
             _finish(staging, target)
@@ -127,11 +126,11 @@ class CopyUp:
                 staging = os.path.join(self._filling, name)
                 if not os.path.isdir(os.path.join(staging, "done")):
                     again.add(name)
-                    shutil.rmtree(staging, ignore_errors=True)
+                    treedelete.delete(staging)
                     continue
                 target = _open_inside(data_directory(self._root, name), os.readlink(os.path.join(staging, "into")))
                 if target < 0:
-                    shutil.rmtree(staging, ignore_errors=True)
+                    treedelete.delete(staging)
                     continue
                 try:
                     _finish(staging, target)
@@ -154,7 +153,7 @@ def _finish(staging: str, target: int) -> None:
         treecopy.copy_attributes(done, target, os.fstat(done))
     finally:
         os.close(done)
-    shutil.rmtree(staging, ignore_errors=True)
+    treedelete.delete(staging)
 
 
 def _has(tree: Tree, path: str) -> bool:

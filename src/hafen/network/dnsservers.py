@@ -54,6 +54,8 @@ class ServerSockets:
         ready = self._ready.setdefault((family, kind), [])
         while not ready:  # shielded: what was made for somebody who has given up is there for the next
             await asyncio.shield(self._refilling((family, kind)))
+            if self._closed:
+                raise OSError("the container ended")
         return ready.pop()
 
     def _refilling(self, key: _Key) -> asyncio.Task[None]:
@@ -77,7 +79,6 @@ class ServerSockets:
         self._ready[key].extend(made)
         if self._closed:
             self.close()
-            raise OSError("the container ended")
 
     def close(self) -> None:
         self._closed = True

@@ -4,11 +4,9 @@ A directory `<root>/<n>` holds `fs` (the files), `work` (overlayfs' own) and `ke
 needs). Numbers are never used twice, so a directory whose row is gone means nothing to anybody.
 """
 
-import contextlib
 import logging
 import os
 import queue
-import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from itertools import count
 
 from hafen.errors import Conflict, NotFound
 from hafen.kernel import fs
+from hafen.storage import treedelete
 from hafen.storage.database import Database
 from hafen.storage.snapshot import SnapshotInfo
 
@@ -234,12 +233,5 @@ def _number(directory: str) -> int:
 
 def _delete(directory: str) -> None:
     """Delete a snapshot's directory; what cannot be deleted is logged, and tried again on the next start."""
-
-    def failed(_: object, path: str, info: object) -> None:
-        log.warning("cannot delete %s of a removed snapshot: %s", path, info)
-
-    if os.path.isdir(directory) and not os.path.islink(directory):
-        shutil.rmtree(directory, onerror=failed)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory)
+    if not treedelete.delete(directory):
+        log.warning("cannot delete all of %s, which a removed snapshot had", directory)
